@@ -1,0 +1,3 @@
+//! The lab: cilium issue 36761, its relatives and its fixes, in network namespaces on one machine.
+
+pub mod spec;

@@ -1,0 +1,77 @@
+//! ASK: real questions, from the node and from inside the pods' namespaces.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ended::Ended,
+    facts::{NetnsId, Transport},
+};
+
+/// Where a question is asked from: a namespace, and what it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vantage {
+    /// `node`, `node@127.0.0.53`, the pod's name, `lxc_health`, or the name given with `--vantage`.
+    pub name: String,
+    pub kind: VantageKind,
+    /// File to `setns` into; none: the namespace we are in.
+    pub netns_path: Option<PathBuf>,
+    pub netns: NetnsId,
+    /// Its device on the node's side (`lxc*`).
+    pub interface: Option<String>,
+}
+
+/// Pod vantages decide, CoreDNS's own first; the node's alone never passes a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VantageKind {
+    Coredns,
+    /// Named with `--vantage`.
+    Named,
+    Pod,
+    Health,
+    /// CoreDNS with hostNetwork: its path is the node's.
+    CorednsOnHost,
+    Node,
+    /// The node, asking its own listener on 127.0.0.53.
+    NodeLoopback,
+}
+
+impl VantageKind {
+    /// Its path is a pod's: through `lxc*` and Cilium.
+    #[must_use]
+    pub const fn is_pod(self) -> bool {
+        matches!(self, Self::Coredns | Self::Named | Self::Pod | Self::Health)
+    }
+}
+
+/// One question and what became of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Query {
+    pub vantage: String,
+    pub vantage_kind: VantageKind,
+    /// Whom it was put to.
+    pub address: SocketAddr,
+    pub transport: Transport,
+    pub qname: String,
+    pub qtype: String,
+    /// The asking socket's own address: with `address` it is the flow the trace knows it by.
+    pub source: Option<SocketAddr>,
+    /// DNS id.
+    pub id: u16,
+    pub ended: Ended,
+    /// `NOERROR`, `SERVFAIL`, ... of the response.
+    pub rcode: Option<String>,
+    /// TC was set in the response.
+    #[serde(default)]
+    pub truncated: bool,
+    pub answers: Vec<String>,
+    /// From the first send to the response, in microseconds.
+    pub rtt_us: Option<u64>,
+    /// Why it ended as it did, where the answer itself does not say: "timed out after 5 s", "connection refused".
+    pub note: Option<String>,
+    /// Ids of the traces that belong to it.
+    pub traces: Vec<u32>,
+}

@@ -1,0 +1,93 @@
+//! REPORT: one type, one file per output format.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    checks::Finding,
+    ended::{Direction, Ended},
+    facts::Facts,
+    query::Query,
+    trace::{EventCounts, Hook, PacketTrace},
+};
+
+/// Name of the schema; v1 only grows.
+pub const SCHEMA: &str = "hostdns-probe/report/v1";
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Report {
+    pub schema: String,
+    pub tool: Tool,
+    /// RFC 3339.
+    pub taken_at: String,
+    pub duration_ms: u64,
+    pub node: Node,
+    /// `address:port`.
+    pub targets: Vec<String>,
+    pub facts: Facts,
+    pub hooks: Vec<Hook>,
+    pub queries: Vec<Query>,
+    pub traces: Vec<PacketTrace>,
+    pub events: EventCounts,
+    pub findings: Vec<Finding>,
+    pub prediction: Prediction,
+    pub verdict: Verdict,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Tool {
+    pub name: String,
+    pub version: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Node {
+    pub name: String,
+    pub kernel: String,
+    pub lockdown: String,
+    pub os: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Pass,
+    Fail,
+    #[default]
+    Unknown,
+}
+
+impl Status {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What the configuration alone says should happen to a pod's query.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Prediction {
+    pub status: Status,
+    pub ended: Option<Ended>,
+    pub direction: Direction,
+    /// Finding code.
+    pub cause: Option<String>,
+    /// The facts it follows from, in order; or why nothing can be said.
+    pub because: Vec<String>,
+}
+
+/// The answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Verdict {
+    pub status: Status,
+    pub ended: Option<Ended>,
+    pub direction: Direction,
+    /// Finding code of the root where one explains the symptom, else of the symptom.
+    pub cause: Option<String>,
+    /// One sentence.
+    pub summary: String,
+}

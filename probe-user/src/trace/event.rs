@@ -1,0 +1,108 @@
+//! One record off the kernel, decoded: what the correlation works on.
+
+use std::net::SocketAddr;
+
+use super::{Flow, HookKind};
+
+/// A sighting of one packet at one hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Boot clock, nanoseconds.
+    pub time_ns: u64,
+    pub hook: HookKind,
+    /// `SO_NETNS_COOKIE` of the namespace it was seen in; 0: not known.
+    pub netns: u64,
+    /// Device it was seen on; 0: none.
+    pub ifindex: u32,
+    /// Kernel address of the `sk_buff`: the packet's identity while it lives. Addresses are recycled.
+    pub skb: u64,
+    /// Socket that sent or receives it (cgroup_skb hooks); 0: not known.
+    pub socket: u64,
+    /// Addresses and ports as they are in the packet at this hook; none where only `skb` names it.
+    pub flow: Option<Flow>,
+    /// The DNS message inside, as far as it was captured.
+    pub dns: Option<DnsHead>,
+    /// Flags of the TCP header (FIN 1, SYN 2, RST 4, PSH 8, ACK 16); 0 for UDP.
+    pub tcp_flags: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// `enum skb_drop_reason` by name (drops only).
+    pub drop_reason: Option<String>,
+    /// This is an ICMP error that quotes the flow above; type and code.
+    pub icmp_error: Option<(u8, u8)>,
+}
+
+/// The head of a DNS message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsHead {
+    pub id: u16,
+    /// The flags word, host byte order: QR is bit 15, TC bit 9, rcode the low four.
+    pub flags: u16,
+    /// The first question's name in presentation form, escaped; none where it was cut off.
+    pub qname: Option<String>,
+    /// The first question's type; none where it was cut off.
+    pub qtype: Option<u16>,
+}
+
+impl DnsHead {
+    #[must_use]
+    pub const fn is_response(&self) -> bool {
+        self.flags & 0x8000 != 0
+    }
+
+    #[must_use]
+    pub const fn truncated(&self) -> bool {
+        self.flags & 0x0200 != 0
+    }
+
+    #[must_use]
+    pub const fn rcode(&self) -> u8 {
+        (self.flags & 0xf) as u8
+    }
+}
+
+/// What the correlation must know of the node to tell a delivery from a leak: plain data, gathered before.
+#[derive(Clone, Debug, Default)]
+pub struct Topology {
+    /// Netns cookie of the node.
+    pub node: u64,
+    /// Netns cookies of the pods, with their names.
+    pub pods: Vec<(u64, String)>,
+    /// Devices of the node's namespace.
+    pub devices: Vec<Device>,
+    /// Cookies of the node's own DNS sockets (sock_diag), with their local addresses.
+    pub servers: Vec<(u64, SocketAddr)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub index: u32,
+    pub name: String,
+    pub role: DeviceRole,
+    /// Lower device or master chain: a leak seen on a VLAN, its bond and the port below is one leak.
+    pub stacked_on: Option<u32>,
+    /// Boot clock from which our hooks on it were in place; none: not covered.
+    pub covered_since_ns: Option<u64>,
+    /// The pod behind it.
+    pub pod: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeviceRole {
+    Loopback,
+    /// A packet that leaves here has left the node.
+    External,
+    Tunnel,
+    Encryption,
+    CiliumHost,
+    CiliumNet,
+    Pod,
+    Other,
+}
+
+impl DeviceRole {
+    #[must_use]
+    pub const fn leaves_the_node(self) -> bool {
+        matches!(self, Self::External | Self::Tunnel | Self::Encryption)
+    }
+}
