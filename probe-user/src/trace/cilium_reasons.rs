@@ -1,5 +1,8 @@
 //! Cilium's own drop reasons, as `cilium_metrics` counts them.
 
+use super::CiliumReason;
+use crate::facts::DropCount;
+
 /// Text of a reason (cilium `pkg/monitor/api/drop.go`, v1.15.0 to v1.18.1), or none for one that is not known here.
 #[must_use]
 pub fn text(code: u8) -> Option<&'static str> {
@@ -11,6 +14,33 @@ pub const LAST_NON_DROP: u8 = 129;
 
 /// Router solicitations of pods that have no IPv6: noise on every node (`DROP_UNKNOWN_L3`).
 pub const UNKNOWN_L3: u8 = 139;
+
+/// The reason whose count rose most between two readings of `cilium_metrics`; none where nothing rose, or where two
+/// rose alike and either may be it.
+#[must_use]
+pub fn risen(before: &[DropCount], after: &[DropCount]) -> Option<CiliumReason> {
+    let mut rises: Vec<(u64, u8)> = after
+        .iter()
+        .filter(|count| count.reason > LAST_NON_DROP && count.reason != UNKNOWN_L3)
+        .filter_map(|count| {
+            let was = before
+                .iter()
+                .find(|old| (old.reason, old.direction) == (count.reason, count.direction))
+                .map_or(0, |old| old.packets);
+            let rise = count.packets.saturating_sub(was);
+            (rise > 0).then_some((rise, count.reason))
+        })
+        .collect();
+    rises.sort_unstable_by(|a, b| b.cmp(a));
+    match rises.as_slice() {
+        [] => None,
+        [(first, _), (second, _), ..] if first == second => None,
+        [(_, code), ..] => Some(CiliumReason {
+            code: *code,
+            text: text(*code).map_or_else(|| format!("reason {code}"), ToOwned::to_owned),
+        }),
+    }
+}
 
 const REASONS: &[(u8, &str)] = &[
     (0, "Success"),
@@ -106,7 +136,26 @@ const REASONS: &[(u8, &str)] = &[
 
 #[cfg(test)]
 mod tests {
-    use super::{REASONS, text};
+    use super::{REASONS, risen, text};
+    use crate::facts::DropCount;
+
+    const fn count(reason: u8, packets: u64) -> DropCount {
+        DropCount { reason, direction: 2, packets }
+    }
+
+    #[test]
+    fn the_reason_that_rose_is_the_one_and_noise_is_not() {
+        let before = [count(0, 10), count(139, 5), count(133, 7)];
+        let after = [count(0, 99), count(139, 50), count(133, 7), count(169, 4)];
+        assert_eq!(risen(&before, &after).map(|reason| reason.code), Some(169));
+        assert_eq!(risen(&after, &after), None);
+    }
+
+    #[test]
+    fn two_that_rose_alike_are_not_told_apart() {
+        assert_eq!(risen(&[], &[count(133, 4), count(169, 4)]), None);
+        assert_eq!(risen(&[], &[count(133, 4), count(169, 5)]).map(|reason| reason.code), Some(169));
+    }
 
     #[test]
     fn the_table_is_sorted_so_that_it_can_be_searched() {
