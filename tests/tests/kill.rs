@@ -27,7 +27,7 @@ fn list(lab: &Lab) -> Left {
     Left {
         programs: ids(&mut aya::programs::loaded_programs().flatten().map(|program| program.id())),
         maps: ids(&mut aya::maps::loaded_maps().flatten().map(|map| map.id())),
-        links: ids(&mut aya::programs::loaded_links().flatten().map(|link| link.id)),
+        links: ids(&mut aya::programs::loaded_links().flatten().map(|link| link.id())),
         devices: stdout(&devices) + &stdout(&qdiscs) + &stdout(&filters),
     }
 }
