@@ -33,7 +33,7 @@ impl Ending {
 
 /// Evidence first: a leak wins over whatever follows it, an answer over a drop that a retry overcame. Only then
 /// silence, and only where it means something.
-pub(super) fn ending(sightings: &[Sighting<'_>], topology: &Topology, horizon: Horizon) -> Ending {
+pub(super) fn ending(sightings: &[Sighting], topology: &Topology, horizon: Horizon) -> Ending {
     if let Some(leak) = leak(sightings, topology) {
         return Ending { leak: Some(leak), ..Ending::of(Ended::Leaked) };
     }
@@ -51,8 +51,8 @@ pub(super) fn ending(sightings: &[Sighting<'_>], topology: &Topology, horizon: H
 
 /// The request seen on its way out of the node. Where the transmit hook is in place it is the proof: a program behind
 /// ours can still drop what we saw at the head of the egress chain.
-fn leak(sightings: &[Sighting<'_>], topology: &Topology) -> Option<Leak> {
-    let exit = |s: &&Sighting<'_>| {
+fn leak(sightings: &[Sighting], topology: &Topology) -> Option<Leak> {
+    let exit = |s: &&Sighting| {
         s.direction == Direction::Request
             && s.netns == topology.node
             && topology.device(s.event.ifindex).is_some_and(|device| device.role.leaves_the_node())
@@ -73,11 +73,11 @@ fn leak(sightings: &[Sighting<'_>], topology: &Topology) -> Option<Leak> {
     })
 }
 
-fn freed(sightings: &[Sighting<'_>], skb: u64) -> bool {
+fn freed(sightings: &[Sighting], skb: u64) -> bool {
     sightings.iter().any(|s| s.event.hook == HookKind::Drop && s.event.skb == skb)
 }
 
-fn is_answer_at_socket(s: &Sighting<'_>) -> bool {
+fn is_answer_at_socket(s: &Sighting) -> bool {
     s.direction == Direction::Reply
         && s.event.hook == HookKind::SocketIn
         && s.event.icmp_error.is_none()
@@ -85,7 +85,7 @@ fn is_answer_at_socket(s: &Sighting<'_>) -> bool {
 }
 
 /// Nobody listens: an ICMP port unreachable (RFC 792, 4443), a TCP reset from the node, or the kernel's own word.
-fn is_refusal(s: &Sighting<'_>, topology: &Topology) -> bool {
+fn is_refusal(s: &Sighting, topology: &Topology) -> bool {
     const RST: u8 = 4;
     let reset = s.direction == Direction::Reply && s.event.tcp_flags & RST != 0 && s.netns == topology.node;
     let no_socket = s.event.hook == HookKind::Drop
@@ -95,7 +95,7 @@ fn is_refusal(s: &Sighting<'_>, topology: &Topology) -> bool {
     reset || no_socket || matches!(s.event.icmp_error, Some((3, 3) | (1, 4)))
 }
 
-fn describe_drop(s: &Sighting<'_>, topology: &Topology) -> Drop {
+fn describe_drop(s: &Sighting, topology: &Topology) -> Drop {
     let netns = topology.netns_name(s.netns);
     let place = if s.netns == topology.node { "the node".to_owned() } else { netns };
     let device = topology.device(s.event.ifindex).filter(|_| s.netns == topology.node);
@@ -108,7 +108,7 @@ fn describe_drop(s: &Sighting<'_>, topology: &Topology) -> Drop {
 }
 
 /// Nothing says how it ended: what the silence itself is worth.
-fn silence(sightings: &[Sighting<'_>], topology: &Topology, horizon: Horizon) -> Ending {
+fn silence(sightings: &[Sighting], topology: &Topology, horizon: Horizon) -> Ending {
     let Some(last) = sightings.last() else { return Ending::unknown("never seen") };
     if !horizon.last && horizon.now_ns.saturating_sub(last.event.time_ns) < SILENCE_NS {
         return Ending::unknown("still on its way");
@@ -142,7 +142,7 @@ fn silence(sightings: &[Sighting<'_>], topology: &Topology, horizon: Horizon) ->
 }
 
 /// Over TCP a bare ACK is no answer under way: the server may still be thinking. The handshake's is.
-fn is_part_of_an_answer(s: &Sighting<'_>) -> bool {
+fn is_part_of_an_answer(s: &Sighting) -> bool {
     const SYN: u8 = 2;
     const PSH: u8 = 8;
     let tcp = s.event.flow.is_some_and(|flow| flow.transport == Transport::Tcp);
@@ -151,7 +151,7 @@ fn is_part_of_an_answer(s: &Sighting<'_>) -> bool {
 
 /// The query is at the node's own DNS socket, which sock_diag named; an address alone would not do. A connection's own
 /// socket is the listener's child and was born after sock_diag was asked.
-fn reached_server(s: &Sighting<'_>, topology: &Topology) -> bool {
+fn reached_server(s: &Sighting, topology: &Topology) -> bool {
     let tcp = s.event.flow.is_some_and(|flow| flow.transport == Transport::Tcp);
     s.direction == Direction::Request
         && s.event.hook == HookKind::SocketIn
@@ -159,7 +159,7 @@ fn reached_server(s: &Sighting<'_>, topology: &Topology) -> bool {
         && (topology.is_server(s.event.socket) || tcp || topology.servers.is_empty())
 }
 
-fn lost(s: &Sighting<'_>, direction: Direction, topology: &Topology) -> Ending {
+fn lost(s: &Sighting, direction: Direction, topology: &Topology) -> Ending {
     let device = topology.device(s.event.ifindex).filter(|_| s.netns == topology.node);
     let last_hop = match (s.event.hook, device) {
         (HookKind::SocketOut | HookKind::SocketIn, _) | (_, None) => {

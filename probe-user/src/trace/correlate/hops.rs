@@ -8,7 +8,7 @@ use crate::{
     trace::{Flow, HookKind, Hop, event::Topology},
 };
 
-pub(super) fn name(transaction: &Transaction<'_>, topology: &Topology) -> Vec<Hop> {
+pub(super) fn name(transaction: &Transaction, topology: &Topology) -> Vec<Hop> {
     let started_ns = transaction.sightings.first().map_or(0, |s| s.event.time_ns);
     let mut last_flow: [Option<Flow>; 2] = [None, None];
     transaction
@@ -46,7 +46,7 @@ const fn at_socket(hook: HookKind) -> bool {
     matches!(hook, HookKind::SocketIn | HookKind::SocketOut)
 }
 
-fn note(s: &Sighting<'_>, before: Option<Flow>, now: Flow, topology: &Topology) -> Option<String> {
+fn note(s: &Sighting, before: Option<Flow>, now: Flow, topology: &Topology) -> Option<String> {
     let mut notes = Vec::new();
     if let Some((kind, code)) = s.event.icmp_error {
         notes.push(icmp(kind, code));

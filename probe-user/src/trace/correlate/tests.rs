@@ -339,6 +339,34 @@ fn a_port_unreachable_from_beyond_the_node_does_not_hide_the_leak() {
     assert_eq!((trace.ended, trace.hops.len()), (Ended::Leaked, 5));
 }
 
+/// A stream in order of time, looked at every 20 ms.
+fn live(events: &[Event]) -> Vec<PacketTrace> {
+    let mut sorted = events.to_vec();
+    sorted.sort_by_key(|event| event.time_ns);
+    let (mut correlator, mut ended, mut looked_ns) = (Correlator::default(), Vec::new(), 0);
+    for event in &sorted {
+        if event.time_ns > looked_ns + 20_000_000 {
+            looked_ns = event.time_ns;
+            ended.extend(correlator.take_ended(&topology(), Horizon { now_ns: looked_ns, last: false }));
+        }
+        correlator.push(event, &topology());
+    }
+    ended.extend(correlator.take_ended(&topology(), Horizon { now_ns: u64::MAX, last: true }));
+    assert_eq!(correlator.open(), 0);
+    assert!(correlator.joiner.by_key.is_empty() && correlator.joiner.by_ends.is_empty(), "ends are left behind");
+    ended
+}
+
+#[test]
+fn a_stream_hands_out_each_transaction_once_and_forgets_it() {
+    let mut events = ONE.healthy();
+    let later = Asked { start: ONE.start + 2_000_000_000, skb: 0xffff_8000, ..ONE };
+    events.extend(later.leaked());
+    events.extend(Asked { start: ONE.start + 7_000_000_000, skb: 0xffff_9000, ..ONE }.dropped());
+    let ended: Vec<_> = live(&events).iter().map(|trace| (trace.id, trace.ended)).collect();
+    assert_eq!(ended, [(1, Ended::Answered), (2, Ended::Leaked), (3, Ended::Dropped)]);
+}
+
 /// N transactions of different kinds on different ports, some with the same id.
 fn mixture() -> impl Strategy<Value = Vec<(Asked, Vec<Event>)>> {
     prop::collection::vec((0_u8..4, 0_u16..3, 0_u64..5_000), 1..12).prop_map(|kinds| {
@@ -373,6 +401,12 @@ proptest! {
         shuffled.sort_by_key(|event| (event.time_ns ^ event.skb ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let (straight, mixed) = (at_last(&events), at_last(&shuffled));
         prop_assert_eq!(straight.len(), mixture.len());
+        let ends = |traces: &[PacketTrace]| {
+            let mut ends: Vec<_> = traces.iter().map(|t| (t.flow.src.port(), t.ended, t.hops.len())).collect();
+            ends.sort_unstable();
+            ends
+        };
+        prop_assert_eq!(ends(&live(&events)), ends(&straight), "live differs");
         prop_assert_eq!(straight, mixed);
     }
 
