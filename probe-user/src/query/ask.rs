@@ -19,7 +19,7 @@ use super::{
     Query, Vantage,
     connect::Connections,
     outcome,
-    socket::{self, Asking},
+    socket::{self, Asking, Socket},
     wire::Wire,
 };
 use crate::{ended::Ended, facts::Transport};
@@ -121,6 +121,16 @@ async fn attempt(vantage: &Vantage, question: &Question, observer: &dyn Observer
     wire.has_source(local);
     observer.bound(question.transport, local, cookie);
 
+    let udp = match &socket {
+        Socket::Udp(socket) => Some(Arc::clone(socket)),
+        Socket::Tcp(_) => None,
+    };
+    let icmp_error = async move {
+        match udp {
+            Some(socket) => socket::icmp_error(&socket).await,
+            None => std::future::pending().await,
+        }
+    };
     let pool = match pool(question, Connections::new(socket, Arc::clone(wire))) {
         Ok(pool) => pool,
         Err(error) => return Stop::Hickory(Err(error)),
@@ -128,7 +138,10 @@ async fn attempt(vantage: &Vantage, question: &Question, observer: &dyn Observer
     let mut options = DnsRequestOptions::default();
     options.recursion_desired = true;
     let answer = pin!(pool.lookup(DnsQuestion::query(name, question.qtype), options).first_answer());
-    Stop::Hickory(answer.await.map(|_response| ()))
+    tokio::select! {
+        answer = answer => Stop::Hickory(answer.map(|_response| ())),
+        error = icmp_error => Stop::Hickory(Err(wire.fails(error).into())),
+    }
 }
 
 /// hickory-resolver's pool, with one server and one transport. Not its `Resolver`: that one answers `localhost` and

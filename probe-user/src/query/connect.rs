@@ -40,7 +40,7 @@ pub(super) struct Connections(Sockets);
 impl Connections {
     pub(super) fn new(socket: Socket, wire: Arc<Wire>) -> Self {
         let (udp, tcp) = match socket {
-            Socket::Udp(socket) => (Some(Arc::new(socket)), None),
+            Socket::Udp(socket) => (Some(socket), None),
             Socket::Tcp(socket) => (None, Some(socket)),
         };
         Self(Sockets { udp, tcp: Arc::new(Mutex::new(tcp)), wire, handle: TokioHandle::default() })
@@ -114,7 +114,7 @@ impl RuntimeProvider for Sockets {
         Box::pin(async move {
             let socket = socket.ok_or_else(|| io::Error::other("the TCP socket is used up"))?;
             wire.starts();
-            let stream = socket.connect(server).await?;
+            let stream = socket.connect(server).await.map_err(|error| wire.fails(error))?;
             wire.connected();
             if let Ok(source) = stream.local_addr() {
                 wire.has_source(source);
@@ -142,7 +142,7 @@ impl DnsUdpSocket for UdpTap {
 
     fn poll_recv_from(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
         let mut buf = ReadBuf::new(buf);
-        ready!(self.socket.poll_recv(cx, &mut buf))?;
+        ready!(self.socket.poll_recv(cx, &mut buf)).map_err(|error| self.wire.fails(error))?;
         self.wire.receives(buf.filled());
         Poll::Ready(Ok((buf.filled().len(), self.server)))
     }
@@ -150,7 +150,7 @@ impl DnsUdpSocket for UdpTap {
     fn poll_send_to(&self, cx: &mut Context<'_>, buf: &[u8], _target: SocketAddr) -> Poll<io::Result<usize>> {
         // Before the system call: the answer may be there before it returns.
         self.wire.starts();
-        let sent = ready!(self.socket.poll_send(cx, buf))?;
+        let sent = ready!(self.socket.poll_send(cx, buf)).map_err(|error| self.wire.fails(error))?;
         self.wire.sends(buf);
         Poll::Ready(Ok(sent))
     }
@@ -170,12 +170,17 @@ impl AsyncRead for TcpTap {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        this.incoming.extend_from_slice(buf.filled().get(before..).unwrap_or_default());
+        let room = buf.remaining();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf)).map_err(|error| this.wire.fails(error))?;
+        let fresh = buf.filled().get(before..).unwrap_or_default();
+        if fresh.is_empty() && room > 0 {
+            return Poll::Ready(Err(this.wire.fails(io::ErrorKind::UnexpectedEof.into())));
+        }
+        this.incoming.extend_from_slice(fresh);
         while let Some(message) = take_message(&mut this.incoming) {
             if !this.wire.receives(&message) {
                 // Nobody else can write into this connection: waiting on would bring nothing better.
-                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                return Poll::Ready(Err(this.wire.fails(io::ErrorKind::InvalidData.into())));
             }
         }
         Poll::Ready(Ok(()))
@@ -191,7 +196,8 @@ impl AsyncWrite for TcpTap {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         while let Some(rest) = this.out.get(this.written..).filter(|rest| !rest.is_empty()) {
-            this.written += ready!(Pin::new(&mut this.stream).poll_write(cx, rest))?;
+            let written = ready!(Pin::new(&mut this.stream).poll_write(cx, rest));
+            this.written += written.map_err(|error| this.wire.fails(error))?;
         }
         while let Some(message) = take_message(&mut this.out) {
             this.wire.sends(&message);

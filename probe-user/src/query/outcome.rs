@@ -61,21 +61,26 @@ fn without_response(question: &Question, seen: &Seen, stop: Stop) -> (Ended, Str
 }
 
 fn from_hickory(question: &Question, seen: &Seen, error: &NetError) -> (Ended, String) {
-    match error {
-        NetError::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
-            (Ended::Malformed, seen.unusable.clone().unwrap_or_else(|| error.to_string()))
-        }
-        // A handshake got through, so somebody listens: it is the answer that was refused.
-        NetError::Io(error) if seen.connected && is_closed(error.kind()) => {
-            (Ended::Unanswered, "the server closed the connection without an answer".into())
-        }
-        NetError::Io(error) => failure(error),
-        NetError::Timeout | NetError::NoConnections => silence(question, seen),
-        NetError::Proto(error) => {
+    // The socket's own error first: the pool does not always hand it on.
+    match (&seen.error, error) {
+        (Some(error), _) | (None, NetError::Io(error)) => from_socket(seen, error),
+        (None, NetError::Timeout | NetError::NoConnections) => silence(question, seen),
+        (None, NetError::Proto(error)) => {
             (Ended::Malformed, seen.unusable.clone().unwrap_or_else(|| format!("not a DNS response: {error}")))
         }
-        other => (Ended::Unknown, format!("the query failed: {other}")),
+        (None, other) => (Ended::Unknown, format!("the query failed: {other}")),
     }
+}
+
+fn from_socket(seen: &Seen, error: &io::Error) -> (Ended, String) {
+    if let (io::ErrorKind::InvalidData, Some(why)) = (error.kind(), &seen.unusable) {
+        return (Ended::Malformed, why.clone());
+    }
+    // A handshake got through, so somebody listens: it is the answer that was refused.
+    if seen.connected && is_closed(error.kind()) {
+        return (Ended::Unanswered, "the server closed the connection without an answer".into());
+    }
+    failure(error)
 }
 
 fn is_closed(kind: io::ErrorKind) -> bool {

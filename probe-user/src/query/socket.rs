@@ -6,10 +6,15 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
     path::PathBuf,
+    sync::Arc,
 };
 
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, getsockname, setsockopt, socket, sockopt,
+};
+use tokio::{
+    io::Interest,
+    net::{TcpSocket, UdpSocket},
 };
 
 use crate::{
@@ -40,8 +45,8 @@ pub(super) struct Asking {
 
 #[derive(Debug)]
 pub(super) enum Socket {
-    Udp(tokio::net::UdpSocket),
-    Tcp(tokio::net::TcpSocket),
+    Udp(Arc<UdpSocket>),
+    Tcp(TcpSocket),
 }
 
 /// Makes the socket in the namespace behind `netns`; none: the one we are in.
@@ -54,12 +59,19 @@ pub(super) async fn open(netns: Option<PathBuf>, server: SocketAddr, transport: 
     .map_err(|_join| Error::Ended)??;
     let cookie = cookie(&fd);
     let socket = match transport {
-        Transport::Udp => tokio::net::UdpSocket::from_std(fd.into())
-            .map(Socket::Udp)
+        Transport::Udp => UdpSocket::from_std(fd.into())
+            .map(|socket| Socket::Udp(Arc::new(socket)))
             .map_err(|source| Error::Socket { doing: "wait on the UDP socket", source })?,
-        Transport::Tcp => Socket::Tcp(tokio::net::TcpSocket::from_std_stream(fd.into())),
+        Transport::Tcp => Socket::Tcp(TcpSocket::from_std_stream(fd.into())),
     };
     Ok(Asking { socket, local, cookie })
+}
+
+/// The ICMP error that a UDP query brought back. Nobody else sees it: it comes as EPOLLERR without EPOLLIN, which wakes
+/// no reader of tokio's.
+pub(super) async fn icmp_error(socket: &UdpSocket) -> io::Error {
+    let error = socket.async_io(Interest::ERROR, || socket.take_error()?.ok_or(io::ErrorKind::WouldBlock.into()));
+    error.await.unwrap_or_else(|error| error)
 }
 
 fn make(server: SocketAddr, transport: Transport) -> Result<(OwnedFd, SocketAddr), Error> {

@@ -4,8 +4,9 @@
 //! answer, so the bytes themselves are kept.
 
 use std::{
+    io,
     net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -34,6 +35,8 @@ pub(super) struct Seen {
     pub(super) response: Option<(Message, Duration)>,
     /// Why what came back is not the response to this query.
     pub(super) unusable: Option<String>,
+    /// The first error of the socket. hickory's pool makes `NoConnections` of it.
+    pub(super) error: Option<Arc<io::Error>>,
     pub(super) started: Option<Instant>,
     pub(super) question: Option<DnsQuestion>,
 }
@@ -59,6 +62,14 @@ impl Wire {
 
     pub(super) fn connected(&self) {
         self.lock().connected = true;
+    }
+
+    /// Keeps an error on its way to hickory.
+    pub(super) fn fails(&self, error: io::Error) -> io::Error {
+        let error = Arc::new(error);
+        let passed_on = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+        self.lock().error.get_or_insert(error);
+        passed_on
     }
 
     /// A DNS query was handed to the kernel.

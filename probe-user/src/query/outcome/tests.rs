@@ -106,6 +106,13 @@ fn errors_of_the_kernel_say_what_they_mean() {
 }
 
 #[test]
+fn the_sockets_error_outweighs_hickorys() {
+    let refused = Arc::new(io::Error::from_raw_os_error(libc::ECONNREFUSED));
+    let seen = Seen { error: Some(refused), ..Seen::default() };
+    assert_eq!(ended(Transport::Udp, seen, Stop::Hickory(Err(NetError::NoConnections))).0, Ended::PortUnreachable);
+}
+
+#[test]
 fn a_reset_after_the_handshake_is_not_a_closed_port() {
     let connected = Seen { connected: true, ..Seen::default() };
     assert_eq!(ended(Transport::Tcp, connected, os(libc::ECONNRESET)).0, Ended::Unanswered);
