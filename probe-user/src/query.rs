@@ -32,7 +32,7 @@ pub use self::{
 };
 pub use self::{
     stats::{RttPercentiles, Summary, summarize},
-    vantage::{NamedVantage, ParseVantageError, UNKNOWN_NETNS, vantages},
+    vantage::{NamedVantage, UNKNOWN_NETNS, vantages},
 };
 
 /// Where a question is asked from: a namespace, and what it stands for.

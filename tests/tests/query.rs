@@ -15,8 +15,16 @@ use std::{
 
 use hickory_proto::rr::RecordType;
 use hostdns_probe::{
+    cli::{
+        Global,
+        args::{PlainFormat, PlainOutputArgs, SourceArgs, TargetArgs, VantageArg},
+    },
+    commands::{
+        self, Exit,
+        query::{QueryArgs, QueryReport},
+    },
     ended::Ended,
-    facts::Transport,
+    facts::{Facts, Transport},
     query::{Ask, Evidence, Observer, Query, Question, Unobserved, ask, ask_all},
 };
 use topology::{BLACKHOLE, NO_ROUTE, SERVER, Topology};
@@ -203,4 +211,42 @@ async fn the_observer_knows_every_socket() {
     assert_ne!(told[0].2, told[1].2);
     let udp = told.iter().find(|(transport, ..)| *transport == Transport::Udp).unwrap();
     assert_eq!(udp.1.ip(), topology::CLIENT);
+}
+
+#[test]
+fn the_command_reports_loss_and_times_from_every_vantage() {
+    let topology = Topology::with_server();
+    let directory = std::env::temp_dir().join(format!("hostdns-probe-query-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = directory.join("query.json");
+    let args = QueryArgs {
+        target: TargetArgs { address: vec![SERVER.ip()], port: SERVER.port() },
+        vantage: vec![VantageArg { netns: topology.pod.netns_path.clone().unwrap(), name: Some("web".into()) }],
+        qname: Some("ok.test".into()),
+        qtype: None,
+        timeout: Duration::from_millis(400),
+        repeat: 3,
+        interval: Duration::from_millis(50),
+        output: PlainOutputArgs { output: PlainFormat::Json, output_file: Some(file.clone()) },
+        sources: SourceArgs::default(),
+    };
+    let quiet = Global { quiet: true, ..Global::default() };
+    let run = |args: &QueryArgs| {
+        // In the node's namespace, as on a node.
+        let exit = topology.node.run(|| commands::query::run(args, &quiet, &Facts::default()).unwrap()).unwrap();
+        (exit, serde_json::from_str::<QueryReport>(&std::fs::read_to_string(&file).unwrap()).unwrap())
+    };
+
+    let (exit, report) = run(&args);
+    assert_eq!(exit, Exit::Ok, "{report:#?}");
+    let asked: Vec<_> = report.summary.iter().map(|one| (one.vantage.as_str(), one.transport, one.answered)).collect();
+    let (udp, tcp) = (Transport::Udp, Transport::Tcp);
+    assert_eq!(asked, [("web", udp, 3), ("web", tcp, 3), ("node", udp, 3), ("node", tcp, 3)]);
+    assert!(report.summary.iter().all(|one| one.rtt_us.is_some_and(|rtt| rtt.p50 <= rtt.p99 && rtt.max > 0)));
+    assert_eq!(topology.server().arrived().len(), 12);
+
+    let (exit, report) = run(&QueryArgs { qname: Some("silent.test".into()), repeat: 1, ..args });
+    assert_eq!(exit, Exit::Problem);
+    assert!(report.summary.iter().all(|one| one.answered == 0 && one.rtt_us.is_none()));
+    std::fs::remove_dir_all(&directory).unwrap();
 }

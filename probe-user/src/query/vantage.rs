@@ -3,7 +3,6 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
 use super::{Vantage, VantageKind};
@@ -28,46 +27,6 @@ pub struct NamedVantage {
     pub netns: Option<NetnsId>,
 }
 
-/// Why a `--vantage` cannot be understood.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ParseVantageError {
-    #[error("`{0}` is not KEY=VALUE; write netns=PATH[,name=NAME], as in netns=/proc/4711/ns/net,name=my-pod")]
-    NotAPair(String),
-    #[error("`{0}` is not known here; the keys are netns and name")]
-    UnknownKey(String),
-    #[error("`{0}` is given twice")]
-    Twice(String),
-    #[error("`{0}` is empty")]
-    Empty(String),
-    #[error("netns=PATH is missing; write netns=PATH[,name=NAME], as in netns=/proc/4711/ns/net,name=my-pod")]
-    NoNetns,
-}
-
-impl FromStr for NamedVantage {
-    type Err = ParseVantageError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (mut path, mut name) = (None, None);
-        for part in text.split(',') {
-            let (key, value) = part.split_once('=').ok_or_else(|| ParseVantageError::NotAPair(part.into()))?;
-            let slot = match key {
-                "netns" => &mut path,
-                "name" => &mut name,
-                _ => return Err(ParseVantageError::UnknownKey(key.into())),
-            };
-            if value.is_empty() {
-                return Err(ParseVantageError::Empty(key.into()));
-            }
-            if slot.replace(value).is_some() {
-                return Err(ParseVantageError::Twice(key.into()));
-            }
-        }
-        let path = PathBuf::from(path.ok_or(ParseVantageError::NoNetns)?);
-        let name = name.map_or_else(|| default_name(&path), ToOwned::to_owned);
-        Ok(Self { path, name, netns: None })
-    }
-}
-
 /// `/run/netns/blue` is `blue`; `/proc/4711/ns/net` would be `net`, which says nothing, so that stays whole.
 fn default_name(path: &Path) -> String {
     match path.file_name() {
@@ -77,6 +36,12 @@ fn default_name(path: &Path) -> String {
 }
 
 impl NamedVantage {
+    #[must_use]
+    pub fn new(path: PathBuf, name: Option<String>) -> Self {
+        let name = name.unwrap_or_else(|| default_name(&path));
+        Self { path, name, netns: None }
+    }
+
     /// Learns which namespace the path leads to.
     ///
     /// # Errors

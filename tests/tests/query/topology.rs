@@ -25,7 +25,7 @@ pub(crate) struct Topology {
     pub(crate) pod: Vantage,
     server: Server,
     _pod: Netns,
-    _node: Netns,
+    pub(crate) node: Netns,
 }
 
 impl Topology {
@@ -44,7 +44,11 @@ impl Topology {
                 .unwrap();
             address_up(&netlink, "pod", CLIENT).await;
         });
-        within(&node, async |netlink| address_up(&netlink, "node", NODE.into()).await);
+        within(&node, async |netlink| {
+            // What the node sends to its own address goes through lo.
+            netlink.link().set(LinkUnspec::new_with_index(1).up().build()).execute().await.unwrap();
+            address_up(&netlink, "node", NODE.into()).await;
+        });
         within(&pod, async |netlink| {
             let blackhole = RouteMessageBuilder::<Ipv4Addr>::new()
                 .destination_prefix(Ipv4Addr::new(192, 0, 2, 0), 24)
@@ -59,7 +63,7 @@ impl Topology {
             netns: pod.id().unwrap(),
             interface: None,
         };
-        Self { pod: vantage, server, _pod: pod, _node: node }
+        Self { pod: vantage, server, _pod: pod, node }
     }
 
     pub(crate) fn server(&self) -> &Server {

@@ -63,7 +63,7 @@ fn without_coredns_one_other_pod_stands_in() {
 #[test]
 fn a_named_one_replaces_the_other_pod() {
     let facts = facts(vec![pod("web", PodRole::Other, 2)]);
-    let named = NamedVantage { netns: Some(netns(2)), .."netns=/run/netns/blue".parse().unwrap() };
+    let named = NamedVantage { netns: Some(netns(2)), ..NamedVantage::new("/run/netns/blue".into(), None) };
     let vantages = vantages(&facts, &[named], &Targets::default(), Path::new("/proc"));
     let first = &vantages[0];
     assert_eq!((first.name.as_str(), first.kind), ("blue", VantageKind::Named));
@@ -76,7 +76,8 @@ fn the_nodes_own_namespace_never_passes_for_a_pods() {
     let mut on_host = pod("coredns-x", PodRole::Coredns, 1);
     on_host.host_network = true;
     let facts = facts(vec![on_host, pod("web", PodRole::Other, 2)]);
-    let named = NamedVantage { netns: Some(netns(1)), .."netns=/proc/1/ns/net,name=mine".parse().unwrap() };
+    let mine = NamedVantage::new("/proc/1/ns/net".into(), Some("mine".into()));
+    let named = NamedVantage { netns: Some(netns(1)), ..mine };
     let chosen = chosen(&facts, &[named]);
     let expected = [
         ("mine", VantageKind::Node),
@@ -115,21 +116,9 @@ fn no_facts_at_all_still_leave_the_node() {
 }
 
 #[test]
-fn a_vantage_is_read_from_text() {
-    let named: NamedVantage = "netns=/proc/4711/ns/net,name=my-pod".parse().unwrap();
-    assert_eq!((named.path.as_path(), named.name.as_str()), (Path::new("/proc/4711/ns/net"), "my-pod"));
-    let unnamed = |text: &str| text.parse::<NamedVantage>().unwrap().name;
-    assert_eq!(unnamed("netns=/run/netns/blue"), "blue");
-    assert_eq!(unnamed("netns=/proc/4711/ns/net"), "/proc/4711/ns/net");
-}
-
-#[test]
-fn a_wrong_vantage_says_how_to_write_it() {
-    let error = |text: &str| text.parse::<NamedVantage>().unwrap_err();
-    assert_eq!(error("/run/netns/blue"), ParseVantageError::NotAPair("/run/netns/blue".into()));
-    assert!(error("blue").to_string().contains("write netns=PATH[,name=NAME]"));
-    assert_eq!(error("name=x"), ParseVantageError::NoNetns);
-    assert_eq!(error("netns=/a,pid=1"), ParseVantageError::UnknownKey("pid".into()));
-    assert_eq!(error("netns=/a,netns=/b"), ParseVantageError::Twice("netns".into()));
-    assert_eq!(error("netns="), ParseVantageError::Empty("netns".into()));
+fn an_unnamed_namespace_is_called_after_its_file() {
+    let name = |path: &str| NamedVantage::new(path.into(), None).name;
+    assert_eq!(name("/run/netns/blue"), "blue");
+    assert_eq!(name("/proc/4711/ns/net"), "/proc/4711/ns/net", "`net` would say nothing");
+    assert_eq!(NamedVantage::new("/run/netns/blue".into(), Some("web".into())).name, "web");
 }
