@@ -102,20 +102,22 @@ where
     E: Future<Output = Evidence>,
 {
     let follow = &follow;
-    stream::iter(asks.iter().enumerate())
+    // Made before the stream, not by it: a closure of the stream's would cost the whole future its Send.
+    let asked: Vec<_> = asks
+        .iter()
+        .enumerate()
         .map(|(index, one)| async move {
             let (observer, ended) = follow(index, one);
             ask(&one.vantage, &one.question, &observer, ended).await
         })
-        .buffered(CONCURRENCY)
-        .collect()
-        .await
+        .collect();
+    stream::iter(asked).buffered(CONCURRENCY).collect().await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::query::UNKNOWN_NETNS;
+    use crate::query::{UNKNOWN_NETNS, Unobserved};
 
     fn vantage(name: &str, kind: VantageKind) -> Vantage {
         Vantage { name: name.into(), kind, netns_path: None, netns: UNKNOWN_NETNS, interface: None }
@@ -153,5 +155,17 @@ mod tests {
     fn nothing_wanted_is_nothing_asked() {
         let none = Wanted { names: Vec::new(), ..Wanted::default() };
         assert_eq!(plan(&[vantage("node", VantageKind::Node)], &Targets::default(), &none), []);
+    }
+
+    #[test]
+    fn asking_can_be_spawned() {
+        fn spawnable<T: Send + 'static>(_: T) {}
+        spawnable(async { ask_all(&[], |_, _| (Unobserved, std::future::pending())).await });
+        spawnable(async {
+            let asks = plan(&[], &Targets::default(), &Wanted::default());
+            for one in &asks {
+                ask(&one.vantage, &one.question, &Unobserved, std::future::pending()).await;
+            }
+        });
     }
 }

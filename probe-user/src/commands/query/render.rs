@@ -23,7 +23,7 @@ pub(super) fn json(report: &QueryReport, out: &mut dyn Write) -> io::Result<()> 
 /// One line per question: what became of it, or, where it was asked again and again, of how many.
 pub(super) fn text(report: &QueryReport, out: &mut dyn Write) -> io::Result<()> {
     let rows: Vec<[String; 5]> = if report.rounds > 1 {
-        report.summary.iter().map(|summary| summary_row(summary)).collect()
+        report.summary.iter().map(summary_row).collect()
     } else {
         report.queries.iter().map(query_row).collect()
     };
