@@ -10,7 +10,7 @@ use hostdns_probe_ebpf::datapath_abi::{EndpointInfo, EndpointKey};
 use crate::{
     drops::Drop,
     packet::{self, ETH_HLEN, ETH_P_IP, ETH_P_IPV6, read, write},
-    tables::{Known, lookup},
+    tables::endpoint,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,17 +35,17 @@ pub(crate) fn decrement(ctx: &TcContext, l3: usize, family: Family) -> Result<()
         Family::V4 => {
             let [ttl, protocol] = read(ctx, l3 + 8)?;
             if ttl <= 1 {
-                return Err(Drop::TtlExceeded);
+                return Err(Drop::TTL_EXCEEDED);
             }
             let from = u16::from_ne_bytes([ttl, protocol]);
             let to = u16::from_ne_bytes([ttl - 1, protocol]);
-            ctx.l3_csum_replace(l3 + 10, from.into(), to.into(), 2).map_err(|_short| Drop::Invalid)?;
+            ctx.l3_csum_replace(l3 + 10, from.into(), to.into(), 2).map_err(|_short| Drop::INVALID)?;
             write(ctx, l3 + 8, [ttl - 1])
         }
         Family::V6 => {
             let [hops] = read(ctx, l3 + 7)?;
             if hops <= 1 {
-                return Err(Drop::TtlExceeded);
+                return Err(Drop::TTL_EXCEEDED);
             }
             write(ctx, l3 + 7, [hops - 1])
         }
@@ -65,7 +65,7 @@ pub(crate) fn to_endpoint(
         // From a device without an Ethernet header: the pod's device has one.
         // SAFETY: a plain helper call.
         if unsafe { bpf_skb_change_head(ctx.skb.skb, ETH_HLEN as u32, 0) } != 0 {
-            return Err(Drop::Invalid);
+            return Err(Drop::INVALID);
         }
         let ethertype = match family {
             Family::V4 => ETH_P_IP,
@@ -99,8 +99,8 @@ pub(crate) fn from_host_ipv6(ctx: &TcContext) -> Result<i32, Drop> {
 
 #[inline(always)]
 fn from_host(ctx: &TcContext, dst: &EndpointKey, family: Family) -> Result<i32, Drop> {
-    match lookup(dst) {
-        Known::Endpoint(endpoint) => to_endpoint(ctx, ETH_HLEN, family, &endpoint, Way::Egress),
-        Known::Host | Known::Nothing => Ok(TC_ACT_OK),
+    match endpoint(dst) {
+        Some(endpoint) => to_endpoint(ctx, ETH_HLEN, family, endpoint, Way::Egress),
+        None => Ok(TC_ACT_OK),
     }
 }

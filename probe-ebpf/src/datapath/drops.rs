@@ -14,28 +14,26 @@ const EGRESS: u8 = 2;
 
 const BPF_ANY: u64 = 0;
 
-/// Why a packet ends here: Cilium's `DROP_*`, positive.
+/// Why a packet ends here: Cilium's `DROP_*`, positive. Of the type of a verdict, and no enum: the compiler then never
+/// merges an initialised with an uninitialised value, which the verifier refuses to see read.
 #[derive(Clone, Copy)]
-#[repr(u8)]
-pub(crate) enum Drop {
-    Policy = 133,
-    /// The packet is shorter than its headers say.
-    Invalid = 134,
-    NatNoMapping = 167,
-    NoFib = 169,
-    TtlExceeded = 196,
-}
+#[repr(transparent)]
+pub(crate) struct Drop(i32);
 
 impl Drop {
+    pub(crate) const POLICY: Self = Self(133);
+    /// The packet is shorter than its headers say.
+    pub(crate) const INVALID: Self = Self(134);
+    pub(crate) const NAT_NO_MAPPING: Self = Self(167);
+    pub(crate) const NO_FIB: Self = Self(169);
+    pub(crate) const TTL_EXCEEDED: Self = Self(196);
+
     /// Counts the drop and says the verdict. What pods send counts as egress, the rest as ingress.
     #[inline(never)]
     pub(crate) fn count(self, ctx: &TcContext, file: u8) -> i32 {
-        let line = match self {
-            Self::NoFib => config!(fib_drop_line) as u16,
-            _ => 0,
-        };
+        let line = if self.0 == Self::NO_FIB.0 { config!(fib_drop_line) as u16 } else { 0 };
         let direction = if file == BPF_LXC { EGRESS } else { INGRESS };
-        let key = MetricsKey { reason: self as u8, direction, line, file, reserved: [0; 3] };
+        let key = MetricsKey { reason: self.0 as u8, direction, line, file, reserved: [0; 3] };
         let bytes = u64::from(ctx.len());
         match METRICS.get_ptr_mut(&key) {
             // SAFETY: a per-CPU value; the program is not preempted by itself on this CPU.

@@ -13,7 +13,7 @@ use crate::{
     deliver::{self, Family, Way},
     drops::Drop,
     packet::{self, ETH_HLEN},
-    tables::{DENIED, Known, config, lookup},
+    tables::{DENIED, config, is_host, lookup},
 };
 
 const AF_INET: u8 = 2;
@@ -31,20 +31,16 @@ pub(crate) fn ipv4(ctx: &TcContext) -> Result<i32, Drop> {
     if ip.dst[0] >= 224 {
         return Ok(TC_ACT_OK);
     }
-    match known(&EndpointKey::v4(ip.dst))? {
-        Decision::Stack => Ok(TC_ACT_OK),
-        Decision::Local(endpoint) => deliver::to_endpoint(ctx, ETH_HLEN, Family::V4, &endpoint, Way::Peer),
-        Decision::Shortcut => shortcut(ctx, Family::V4),
-        Decision::Route => {
-            // SAFETY: a plain C struct; all zero is a valid value of it.
-            let mut params: bpf_fib_lookup = unsafe { zeroed() };
-            params.family = AF_INET;
-            params.l4_protocol = ip.protocol;
-            params.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(ip.src);
-            params.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(ip.dst);
-            route(ctx, &mut params, Family::V4)
-        }
+    if let Some(verdict) = without_route(ctx, &EndpointKey::v4(ip.dst), Family::V4)? {
+        return Ok(verdict);
     }
+    // SAFETY: a plain C struct; all zero is a valid value of it.
+    let mut params: bpf_fib_lookup = unsafe { zeroed() };
+    params.family = AF_INET;
+    params.l4_protocol = ip.protocol;
+    params.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(ip.src);
+    params.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(ip.dst);
+    route(ctx, &mut params, Family::V4)
 }
 
 #[inline(always)]
@@ -57,20 +53,16 @@ pub(crate) fn ipv6(ctx: &TcContext) -> Result<i32, Drop> {
     if next == packet::IPPROTO_ICMPV6 && matches!(packet::read::<1>(ctx, ETH_HLEN + 40)?[0], 133..=137) {
         return Ok(TC_ACT_OK);
     }
-    match known(&EndpointKey::v6(dst))? {
-        Decision::Stack => Ok(TC_ACT_OK),
-        Decision::Local(endpoint) => deliver::to_endpoint(ctx, ETH_HLEN, Family::V6, &endpoint, Way::Peer),
-        Decision::Shortcut => shortcut(ctx, Family::V6),
-        Decision::Route => {
-            // SAFETY: as above.
-            let mut params: bpf_fib_lookup = unsafe { zeroed() };
-            params.family = AF_INET6;
-            params.l4_protocol = next;
-            params.__bindgen_anon_3.ipv6_src = words(src);
-            params.__bindgen_anon_4.ipv6_dst = words(dst);
-            route(ctx, &mut params, Family::V6)
-        }
+    if let Some(verdict) = without_route(ctx, &EndpointKey::v6(dst), Family::V6)? {
+        return Ok(verdict);
     }
+    // SAFETY: as above.
+    let mut params: bpf_fib_lookup = unsafe { zeroed() };
+    params.family = AF_INET6;
+    params.l4_protocol = next;
+    params.__bindgen_anon_3.ipv6_src = words(src);
+    params.__bindgen_anon_4.ipv6_dst = words(dst);
+    route(ctx, &mut params, Family::V6)
 }
 
 #[inline(always)]
@@ -79,32 +71,29 @@ fn words(ip: [u8; 16]) -> [u32; 4] {
     unsafe { core::mem::transmute(ip) }
 }
 
-#[expect(clippy::large_enum_variant, reason = "lives in registers and on the stack of one program; there is no heap")]
-enum Decision {
-    Stack,
-    Local(hostdns_probe_ebpf::datapath_abi::EndpointInfo),
-    /// Out of the one device, unasked.
-    Shortcut,
-    /// Ask the FIB.
-    Route,
-}
-
+/// The verdict, where no route has to be looked up for it.
 #[inline(always)]
-fn known(dst: &EndpointKey) -> Result<Decision, Drop> {
+fn without_route(ctx: &TcContext, dst: &EndpointKey, family: Family) -> Result<Option<i32>, Drop> {
     // SAFETY: only presence is looked at.
     if unsafe { DENIED.get(dst) }.is_some() {
-        return Err(Drop::Policy);
+        return Err(Drop::POLICY);
     }
     if config!(bpf_host_routing) == 0 {
-        return Ok(Decision::Stack);
+        return Ok(Some(TC_ACT_OK));
     }
-    Ok(match lookup(dst) {
-        Known::Host => Decision::Stack,
-        Known::Endpoint(endpoint) => Decision::Local(endpoint),
-        Known::Nothing if config!(unknown_to_stack) != 0 => Decision::Stack,
-        Known::Nothing if config!(shortcut_ifindex) != 0 => Decision::Shortcut,
-        Known::Nothing => Decision::Route,
-    })
+    if let Some(known) = lookup(dst) {
+        if is_host(known) {
+            return Ok(Some(TC_ACT_OK));
+        }
+        return deliver::to_endpoint(ctx, ETH_HLEN, family, known, Way::Peer).map(Some);
+    }
+    if config!(unknown_to_stack) != 0 {
+        return Ok(Some(TC_ACT_OK));
+    }
+    if config!(shortcut_ifindex) != 0 {
+        return shortcut(ctx, family).map(Some);
+    }
+    Ok(None)
 }
 
 /// ENABLE_SKIP_FIB (bpf/lib/fib.h `redirect_direct_v4`): the kernel looks the route up bound to the device, so that a
@@ -113,14 +102,12 @@ fn known(dst: &EndpointKey) -> Result<Decision, Drop> {
 fn shortcut(ctx: &TcContext, family: Family) -> Result<i32, Drop> {
     deliver::decrement(ctx, ETH_HLEN, family)?;
     let ifindex = config!(shortcut_ifindex);
-    // SAFETY: plain helper calls; a null neighbour makes the kernel find the next hop.
-    Ok(unsafe {
-        if config!(shortcut_layer3) != 0 {
-            bpf_redirect(ifindex, 0)
-        } else {
-            bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0)
-        }
-    } as i32)
+    if config!(shortcut_layer3) != 0 {
+        // SAFETY: a plain helper call.
+        return Ok(unsafe { bpf_redirect(ifindex, 0) } as i32);
+    }
+    // SAFETY: as above; without a neighbour the kernel finds the next hop.
+    Ok(unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) } as i32)
 }
 
 #[inline(always)]
@@ -149,6 +136,6 @@ fn route(ctx: &TcContext, params: &mut bpf_fib_lookup, family: Family) -> Result
             Ok(unsafe { bpf_redirect_neigh(ifindex, &raw mut next_hop, size_of::<bpf_redir_neigh>() as i32, 0) } as i32)
         }
         FIB_NOT_FWDED if config!(fib_miss_to_stack) != 0 => Ok(TC_ACT_OK),
-        _ => Err(Drop::NoFib),
+        _ => Err(Drop::NO_FIB),
     }
 }

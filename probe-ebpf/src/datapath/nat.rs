@@ -11,7 +11,7 @@ use hostdns_probe_ebpf::datapath_abi::{EndpointKey, SNAT_IN, SNAT_OUT, SnatEntry
 use crate::{
     drops::Drop,
     packet::{IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, Ipv4, read, write},
-    tables::{IPMASQ_V4, Known, SNAT_V4, config, lookup},
+    tables::{IPMASQ_V4, SNAT_V4, config, endpoint},
 };
 
 const BPF_ANY: u64 = 0;
@@ -73,7 +73,7 @@ fn wanted(ip: &Ipv4) -> bool {
     if dst & u32::from_ne_bytes(mask) == u32::from_ne_bytes(cidr) {
         return false;
     }
-    if !matches!(lookup(&EndpointKey::v4(ip.src)), Known::Endpoint(_)) {
+    if endpoint(&EndpointKey::v4(ip.src)).is_none() {
         return false;
     }
     IPMASQ_V4.get(&Key::new(32, ip.dst)).is_none()
@@ -126,14 +126,14 @@ fn allocate(ip: &Ipv4, node: [u8; 4], sport: [u8; 2], dport: [u8; 2], out: &Snat
         let back =
             SnatKey { daddr: node, saddr: ip.dst, dport: port, sport: dport, protocol: ip.protocol, flags: SNAT_IN };
         if SNAT_V4.insert(&back, &entry(ip.src, sport), BPF_NOEXIST).is_ok() {
-            SNAT_V4.insert(out, &entry(node, port), BPF_ANY).map_err(|_full| Drop::NatNoMapping)?;
+            SNAT_V4.insert(out, &entry(node, port), BPF_ANY).map_err(|_full| Drop::NAT_NO_MAPPING)?;
             return Ok(port);
         }
         // Above Cilium's NodePort range (30000 to 32767).
         // SAFETY: a plain helper call.
         port = (unsafe { bpf_get_prandom_u32() } as u16 | 0x8000).to_be_bytes();
     }
-    Err(Drop::NatNoMapping)
+    Err(Drop::NAT_NO_MAPPING)
 }
 
 /// Undoes the masquerade of an answer; says which pod it is for.
@@ -182,13 +182,13 @@ fn rewrite(
 
 #[inline(always)]
 pub(crate) fn l4(ctx: &TcContext, offset: usize, from: u64, to: u64, flags: u64) -> Result<(), Drop> {
-    ctx.l4_csum_replace(offset, from, to, flags).map_err(|_short| Drop::Invalid)
+    ctx.l4_csum_replace(offset, from, to, flags).map_err(|_short| Drop::INVALID)
 }
 
 /// Another address in an IPv4 header, and its checksum.
 #[inline(always)]
 pub(crate) fn address(ctx: &TcContext, l3: usize, offset: usize, from: [u8; 4], to: [u8; 4]) -> Result<(), Drop> {
     ctx.l3_csum_replace(l3 + 10, u32::from_ne_bytes(from).into(), u32::from_ne_bytes(to).into(), 4)
-        .map_err(|_short| Drop::Invalid)?;
+        .map_err(|_short| Drop::INVALID)?;
     write(ctx, l3 + offset, to)
 }

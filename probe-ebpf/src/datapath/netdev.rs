@@ -9,7 +9,7 @@ use crate::{
     nat,
     packet::{self, IPPROTO_ICMP, l3_offset},
     quoted,
-    tables::{Known, config, lookup},
+    tables::{config, endpoint},
 };
 
 #[inline(always)]
@@ -53,8 +53,8 @@ fn deliver(ctx: &TcContext, l3: usize, dst: &EndpointKey, family: Family) -> Res
     if config!(bpf_host_routing) == 0 {
         return Ok(TC_ACT_OK);
     }
-    match lookup(dst) {
-        Known::Endpoint(endpoint) => to_endpoint(ctx, l3, family, &endpoint, Way::Peer),
-        Known::Host | Known::Nothing => Ok(TC_ACT_OK),
+    match endpoint(dst) {
+        Some(endpoint) => to_endpoint(ctx, l3, family, endpoint, Way::Peer),
+        None => Ok(TC_ACT_OK),
     }
 }

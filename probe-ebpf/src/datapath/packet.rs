@@ -23,12 +23,12 @@ pub(crate) fn protocol(ctx: &TcContext) -> u16 {
 /// A fixed number of bytes at an offset.
 #[inline(always)]
 pub(crate) fn read<const N: usize>(ctx: &TcContext, offset: usize) -> Result<[u8; N], Drop> {
-    ctx.load::<[u8; N]>(offset).map_err(|_short| Drop::Invalid)
+    ctx.load::<[u8; N]>(offset).map_err(|_short| Drop::INVALID)
 }
 
 #[inline(always)]
 pub(crate) fn write<const N: usize>(ctx: &TcContext, offset: usize, bytes: [u8; N]) -> Result<(), Drop> {
-    ctx.store(offset, &bytes, 0).map_err(|_short| Drop::Invalid)
+    ctx.store(offset, &bytes, 0).map_err(|_short| Drop::INVALID)
 }
 
 /// Where the IP header starts on the device that the packet is at.
@@ -60,7 +60,7 @@ pub(crate) fn ipv4(ctx: &TcContext, l3: usize) -> Result<Ipv4, Drop> {
     let h: [u8; 20] = read(ctx, l3)?;
     let header_len = usize::from(h[0] & 0x0f) * 4;
     if h[0] >> 4 != 4 || header_len < 20 {
-        return Err(Drop::Invalid);
+        return Err(Drop::INVALID);
     }
     Ok(Ipv4 {
         l3,

@@ -5,8 +5,8 @@ use aya_ebpf::{
     maps::{HashMap, LpmTrie, LruHashMap, PerCpuHashMap},
 };
 use hostdns_probe_ebpf::datapath_abi::{
-    Config, EndpointInfo, EndpointKey, IpcacheInfo, IpcacheInfoV2, IpcacheKey, MetricsKey, MetricsValue, SnatEntry,
-    SnatKey,
+    Config, ENDPOINT_F_HOST, EndpointInfo, EndpointKey, IpcacheInfo, IpcacheInfoV2, IpcacheKey, MetricsKey,
+    MetricsValue, SnatEntry, SnatKey,
 };
 
 const BPF_F_NO_PREALLOC: u32 = 1;
@@ -57,19 +57,21 @@ pub(crate) static SNAT_V4: LruHashMap<SnatKey, SnatEntry> = LruHashMap::with_max
 #[map(name = "lab_policy_deny")]
 pub(crate) static DENIED: HashMap<EndpointKey, u8> = HashMap::with_max_entries(16, BPF_F_NO_PREALLOC);
 
-/// What Cilium knows of an address.
-pub(crate) enum Known {
-    Host,
-    Endpoint(EndpointInfo),
-    Nothing,
+/// What Cilium knows of an address: the node's own ([`is_host`]), a local endpoint, or nothing.
+#[inline(always)]
+pub(crate) fn lookup(key: &EndpointKey) -> Option<&'static EndpointInfo> {
+    // SAFETY: the map is not preallocated: a removed entry is freed after a grace period, and the program
+    // ends before that.
+    unsafe { LXC.get(key) }
 }
 
 #[inline(always)]
-pub(crate) fn lookup(key: &EndpointKey) -> Known {
-    // SAFETY: the map is not preallocated, so a removed entry is not reused while it is read; the value is copied.
-    match unsafe { LXC.get(key) } {
-        Some(info) if info.flags & hostdns_probe_ebpf::datapath_abi::ENDPOINT_F_HOST != 0 => Known::Host,
-        Some(info) => Known::Endpoint(*info),
-        None => Known::Nothing,
-    }
+pub(crate) fn is_host(info: &EndpointInfo) -> bool {
+    info.flags & ENDPOINT_F_HOST != 0
+}
+
+/// A pod on this node.
+#[inline(always)]
+pub(crate) fn endpoint(key: &EndpointKey) -> Option<&'static EndpointInfo> {
+    lookup(key).filter(|info| !is_host(info))
 }
