@@ -23,8 +23,11 @@ Examples:
   hostdns-probe schema
   hostdns-probe schema report/v1 > report.schema.json";
 
+/// A schema's name, and how it is made.
+type Entry = (&'static str, fn() -> Schema);
+
 /// Every schema there is. A new one is one line here.
-const SCHEMAS: &[(&str, fn() -> Schema)] = &[(SCHEMA, || schema_for!(Report))];
+const SCHEMAS: &[Entry] = &[(SCHEMA, || schema_for!(Report))];
 
 /// # Errors
 /// There is no such schema, or stdout cannot be written.
@@ -47,7 +50,7 @@ pub fn run(args: &SchemaArgs, global: &Global) -> anyhow::Result<Exit> {
 }
 
 /// `hostdns-probe/report/v1`, `report/v1` and `report` all mean the same.
-fn find(name: &str) -> Option<&'static (&'static str, fn() -> Schema)> {
+fn find(name: &str) -> Option<&'static Entry> {
     let short = |id: &'static str| id.trim_start_matches("hostdns-probe/");
     SCHEMAS.iter().find(|(id, _)| name == *id || name == short(id) || Some(name) == short(id).split('/').next())
 }
