@@ -12,7 +12,7 @@ use crate::{
     trace::{EventCounts, PacketTrace},
 };
 
-/// Lines that a terminal shows at once. Beyond them, the patches of the later remedies are left to `-v`.
+/// Lines that a terminal shows at once. Beyond them, of the later remedies only the titles are shown.
 const LINES: usize = 45;
 /// Lines of evidence on the page; the first ones weigh most.
 const EVIDENCE: usize = 6;
@@ -21,19 +21,20 @@ const EVIDENCE: usize = 6;
 /// `out` cannot be written.
 pub fn render(report: &Report, options: &Options, out: &mut dyn Write) -> io::Result<()> {
     let remedies = view::cause(report).map_or(0, |cause| cause.remedies.len());
-    let mut page = compose(report, options, usize::MAX);
+    let mut page = compose(report, options, remedies);
     if !options.verbose {
-        for patches in (1..remedies).rev() {
+        for whole in (1..remedies).rev() {
             if page.len() <= LINES {
                 break;
             }
-            page = compose(report, options, patches);
+            page = compose(report, options, whole);
         }
     }
     out.write_all(page.text().as_bytes())
 }
 
-fn compose(report: &Report, options: &Options, patches: usize) -> Page {
+/// The page, with so many of the remedies in whole.
+fn compose(report: &Report, options: &Options, whole: usize) -> Page {
     let mut page = Page::new(options.width, options.color);
     verdict(report, &mut page);
     if report.verdict.status != Status::Pass {
@@ -41,7 +42,7 @@ fn compose(report: &Report, options: &Options, patches: usize) -> Page {
         why(report, options, &mut page);
         queries(report, &mut page);
         if let Some(cause) = view::cause(report) {
-            remedies(cause, patches, &mut page);
+            remedies(cause, whole, &mut page);
         }
         page.blank();
     }
@@ -138,7 +139,7 @@ fn queries(report: &Report, page: &mut Page) {
     }
 }
 
-fn remedies(cause: &Finding, patches: usize, page: &mut Page) {
+fn remedies(cause: &Finding, whole: usize, page: &mut Page) {
     if cause.remedies.is_empty() {
         return;
     }
@@ -149,24 +150,26 @@ fn remedies(cause: &Finding, patches: usize, page: &mut Page) {
         _ => page.prose((BOLD, "  Fix, one of "), &format!("(least side effect first; {story})")),
     }
     for (n, remedy) in cause.remedies.iter().enumerate() {
-        self::remedy(&format!("    {}. ", n + 1), remedy, n < patches, page);
+        let lead = format!("    {}. ", n + 1);
+        if n < whole {
+            self::remedy(&lead, remedy, page);
+        } else {
+            page.prose((PLAIN, &lead), &sentence(&remedy.title));
+        }
+    }
+    if whole < cause.remedies.len() {
+        page.line(&[(DIM, "       (-v shows the steps, patches and cautions of all)")]);
     }
 }
 
-fn remedy(lead: &str, remedy: &Remedy, patch: bool, page: &mut Page) {
+fn remedy(lead: &str, remedy: &Remedy, page: &mut Page) {
     let indent = " ".repeat(columns(lead));
     page.prose((PLAIN, lead), &sentence(&remedy.title));
     for step in &remedy.steps {
         page.prose((PLAIN, &format!("{indent}- ")), step);
     }
-    match &remedy.patch {
-        Some(text) if patch => {
-            for line in text.lines() {
-                page.line(&[(PLAIN, &indent), (PLAIN, "  "), (GOOD, line)]);
-            }
-        }
-        Some(_) => page.line(&[(PLAIN, &indent), (DIM, "(-v shows the patch)")]),
-        None => {}
+    for line in remedy.patch.iter().flat_map(|patch| patch.lines()) {
+        page.line(&[(PLAIN, &indent), (PLAIN, "  "), (GOOD, line)]);
     }
     if let Some(caution) = &remedy.caution {
         page.prose((WARN, &format!("{indent}Caution: ")), &sentence(caution));
