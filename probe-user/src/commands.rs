@@ -2,6 +2,8 @@
 
 pub mod completions;
 pub mod man;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod query;
 pub mod report;
 pub mod schema;
 
