@@ -24,6 +24,8 @@ pub enum Exit {
     Problem = 1,
     /// Could not judge, or not do it.
     Unknown = 2,
+    /// Wrong usage; EX_USAGE of sysexits(3). clap's own 2 would read as "could not judge".
+    Usage = 64,
 }
 
 impl Exit {

@@ -25,12 +25,13 @@ fn readme_codes() -> BTreeMap<String, String> {
     map
 }
 
-/// Whatever form `explain` lists them in, a code's own name is the next word behind it.
+/// A code at the beginning of a line, and its name behind it.
 fn explained_codes(list: &str) -> BTreeMap<String, String> {
-    let is_code =
-        |word: &str| word.len() == 6 && word.starts_with("HDP") && word[3..].bytes().all(|b| b.is_ascii_digit());
-    let words: Vec<_> = list.split_whitespace().collect();
-    words.windows(2).filter(|pair| is_code(pair[0])).map(|pair| (pair[0].to_owned(), pair[1].to_owned())).collect()
+    let entry = |line: &str| {
+        let mut words = line.split_whitespace().map(str::to_owned);
+        Some((words.next().filter(|code| code.starts_with("HDP"))?, words.next()?))
+    };
+    list.lines().filter_map(entry).collect()
 }
 
 #[test]
