@@ -216,7 +216,7 @@ mod tests {
         for Check { code, explain, .. } in REGISTRY {
             let (first, rest) = explain.split_once("\n\n").unwrap_or_else(|| panic!("{code}: one paragraph"));
             assert!(first.ends_with('.') && !first.contains('\n'), "{code}: {first}");
-            assert!(rest.contains("Fix:"), "{code} does not say how to fix it");
+            assert!(rest.contains("\n\nFix"), "{code} does not say how to fix it");
             assert!(explain.lines().all(|line| line.chars().count() <= 100), "{code} has a line over 100 columns");
         }
     }

@@ -7,11 +7,11 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::AgentUnhealthy, e
 const EXPLAIN: &str = "\
 Cilium's agent reports a state other than Ok.
 
-A degraded agent keeps the programs and maps that it last wrote, so traffic may go on while changes (an
-address, a policy, a new pod) no longer reach the datapath.
+A degraded agent keeps the programs and maps that it last wrote, so traffic may go on while changes
+(an address, a policy, a new pod) no longer reach the datapath.
 
-Fix: `kubectl -n kube-system exec ds/cilium -- cilium-dbg status --verbose` says what fails; the agent's
-log says why. Then check again.
+Fix: `kubectl -n kube-system exec ds/cilium -- cilium-dbg status --verbose` says what fails; the
+agent's log says why. Then check again.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

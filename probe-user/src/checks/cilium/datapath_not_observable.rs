@@ -11,8 +11,8 @@ With netkit devices (datapath-mode netkit, netkit-l2) Cilium's programs run in t
 hand packets on without passing the ingress of a pod's device; the probe then sees a packet at the
 sockets and at external devices only. Leaks are still seen. A drop inside Cilium looks like a loss.
 
-Fix: nothing is broken. `cilium-dbg monitor -t drop` in the agent's pod shows Cilium's own drops, and
-the drop counters in the report (before and after the queries) give the reason.
+Fix: nothing is broken. `cilium-dbg monitor -t drop` in the agent's pod shows Cilium's own drops,
+and the drop counters in the report (before and after the queries) give the reason.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

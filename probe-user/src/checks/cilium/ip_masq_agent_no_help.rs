@@ -10,9 +10,9 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::IpMasqAgentNoHelp
 const EXPLAIN: &str = "\
 The ip-masq-agent keeps the address from being masqueraded, which does not bring the query home.
 
-With ip-masq-agent and masqLinkLocal false, 169.254.0.0/16 is not masqueraded. That only changes the
-source address of the leaked query: it leaves the node with the pod's own address, and no entry appears
-in cilium_snat_v4_external (cilium issue 35153). Where the packet goes is decided before.
+With ip-masq-agent and masqLinkLocal false, 169.254.0.0/16 is not masqueraded. That only changes
+the source address of the leaked query: it leaves the node with the pod's own address, and no entry
+appears in cilium_snat_v4_external (cilium issue 35153). Where the packet goes is decided before.
 
 Fix: the one of HDP201. The ip-masq-agent may stay as it is.
 ";

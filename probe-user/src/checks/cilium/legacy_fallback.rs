@@ -9,13 +9,14 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::LegacyFallback, e
 
 const EXPLAIN: &str = r#"Cilium fell back to legacy host routing by itself, which is why pods reach the address.
 
-BPF host routing needs BPF masquerading (or none at all), kube-proxy replacement and no IPsec. Where
-one is missing the agent logs "Falling back to legacy host routing" and goes on. With Legacy the kernel
-delivers to the node's own addresses whatever Cilium knows of them. It works today by accident: turn on
-bpf.masquerade or kube-proxy replacement later, and HDP201 or HDP202 is what you get.
+BPF host routing needs BPF masquerading (or none at all), kube-proxy replacement and no IPsec.
+Where one is missing the agent logs "Falling back to legacy host routing" and goes on. With Legacy
+the kernel delivers to the node's own addresses whatever Cilium knows of them. It works today by
+accident: turn on bpf.masquerade or kube-proxy replacement later, and HDP201 or HDP202 is what you
+get.
 
-Fix: nothing is broken. To make it deliberate set bpf.hostLegacyRouting: true, or make the address known
-to Cilium (HDP102) before you turn BPF host routing on.
+Fix: nothing is broken. To make it deliberate set bpf.hostLegacyRouting: true, or make the address
+known to Cilium (HDP102) before you turn BPF host routing on.
 "#;
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -12,11 +12,12 @@ const EXPLAIN: &str = r#"A network policy drops the pods' queries.
 Cilium dropped the packet with reason 133 (policy denied), 181 (denied by a deny rule) or 189
 (authentication required). This has nothing to do with masquerading. It often comes right after the
 usual workaround: once Cilium knows the address as the node's, its identity is "host" instead of
-"world", so a policy that allowed world or 169.254.0.0/16 (CIDR rules never match the host) no longer
-covers it.
+"world", so a policy that allowed world or 169.254.0.0/16 (CIDR rules never match the host) no
+longer covers it.
 
-Fix: allow egress on UDP and TCP port 53 to the entity host where Cilium knows the address (HDP102 absent
-from the report), else to the address as a CIDR. `hubble observe --verdict DROPPED` names the policy.
+Fix: allow egress on UDP and TCP port 53 to the entity host where Cilium knows the address (HDP102
+absent from the report), else to the address as a CIDR. `hubble observe --verdict DROPPED` names
+the policy.
 "#;
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -12,10 +12,10 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::RegressionRange, 
 
 const EXPLAIN: &str = r#"In tunnel mode this release treats the address as releases up to 1.16.4 did not.
 
-Up to 1.16.4 Cilium in tunnel mode passed packets without a tunnel endpoint to the node's stack, so an
-address that Cilium did not know still worked. Since 1.16.5 (commit 2932ac49db) they go the way of
-native routing: out of the only external device (HDP201), or into a failing route lookup (HDP202).
-This is the regression of cilium issue 36761: "it worked before the upgrade".
+Up to 1.16.4 Cilium in tunnel mode passed packets without a tunnel endpoint to the node's stack, so
+an address that Cilium did not know still worked. Since 1.16.5 (commit 2932ac49db) they go the way
+of native routing: out of the only external device (HDP201), or into a failing route lookup
+(HDP202). This is the regression of cilium issue 36761: "it worked before the upgrade".
 
 Fix: do not downgrade; make the address known to Cilium, or use bpf.hostLegacyRouting (see HDP201).
 "#;

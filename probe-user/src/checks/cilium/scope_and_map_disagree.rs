@@ -12,10 +12,11 @@ const EXPLAIN: &str = "\
 What Cilium's map says of the address is not what the node's addresses would make it.
 
 Cilium follows the node's addresses live; a change is in its map within about a second. A lasting
-difference means an agent that is stuck or not running, or a release that this probe judges wrongly. The
-datapath goes by the map, whatever the address looks like.
+difference means an agent that is stuck or not running, or a release that this probe judges
+wrongly. The datapath goes by the map, whatever the address looks like.
 
-Fix: look at the agent (HDP214, `kubectl -n kube-system logs ds/cilium`), and restart it on this node.
+Fix: look at the agent (HDP214, `kubectl -n kube-system logs ds/cilium`), and restart it on this
+node.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -10,8 +10,9 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::SettingsNotApplie
 const EXPLAIN: &str = "\
 Cilium's settings and what its agent does differ: the change has not been applied.
 
-The agent reads its settings when it starts. After a change of the ConfigMap (or a Helm upgrade without
-rollOutCiliumPods) it goes on with the old ones until its pod is restarted on this very node.
+The agent reads its settings when it starts. After a change of the ConfigMap (or a Helm upgrade
+without rollOutCiliumPods) it goes on with the old ones until its pod is restarted on this very
+node.
 
 Fix: restart the agent on this node, then check again.
 ";

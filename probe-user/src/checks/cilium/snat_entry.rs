@@ -11,9 +11,10 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::SnatEntry, explai
 const EXPLAIN: &str = "\
 Cilium's NAT table holds entries towards the address: queries to it have left the node before.
 
-A packet that reaches the node's own server is never masqueraded. An entry of cilium_snat_v4_external
-with the address as its remote end is therefore the trace of a leak. Entries live as long as the
-connection tracking ones (a minute or so for UDP, hours for TCP), so a few may remain after a repair.
+A packet that reaches the node's own server is never masqueraded. An entry of
+cilium_snat_v4_external with the address as its remote end is therefore the trace of a leak.
+Entries live as long as the connection tracking ones (a minute or so for UDP, hours for TCP), so a
+few may remain after a repair.
 
 Fix: see HDP201 if queries still leak. If they do not any more, the entries go by themselves.
 ";

@@ -10,11 +10,11 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::UnknownAddressDro
 const EXPLAIN: &str = r#"Cilium does not know the address as the node's and drops the pods' queries: FIB lookup failed.
 
 With BPF host routing Cilium looks the route up itself. With more than one external device, or with
-endpoint routes, it asks the kernel's FIB; the kernel answers "not forwarded", because the address is
-local, and Cilium drops the packet with reason 169, "FIB lookup failed", ext 4 (cilium issue 41241).
-The kernel's reason is TC_INGRESS at the pod's device. It is the same failure as HDP201 with another
-end: an address in Cilium's map of endpoints would never come this far. 1.18.2 and 1.19 pass such
-packets to the node instead.
+endpoint routes, it asks the kernel's FIB; the kernel answers "not forwarded", because the address
+is local, and Cilium drops the packet with reason 169, "FIB lookup failed", ext 4 (cilium issue
+41241). The kernel's reason is TC_INGRESS at the pod's device. It is the same failure as HDP201
+with another end: an address in Cilium's map of endpoints would never come this far. 1.18.2 and
+1.19 pass such packets to the node instead.
 
 Fix, one of these: give lo the address with scope global, so that Cilium learns it (works live);
 bpf.hostLegacyRouting: true; local-max-addr-scope: "254"; forwardKubeDNSToHost: false on Talos and a

@@ -9,21 +9,21 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::UnknownAddressLea
 
 const EXPLAIN: &str = r#"Cilium does not know the address as the node's and sends the pods' queries out of the node.
 
-With BPF host routing Cilium decides at the pod's device where a packet goes. An address that is not in
-its map of endpoints (cilium_lxc, flag host) is "world". On a node with exactly one external device it
-skips the route lookup (ENABLE_SKIP_FIB) and redirects the packet straight out of that device, where it
-is masqueraded to the node's address and leaks onto the physical network. Nobody answers there. No drop
-is counted anywhere: `cilium monitor -t drop` stays silent, and dig only says "timed out". The node's
-own queries work all the time, since they do not pass that way.
+With BPF host routing Cilium decides at the pod's device where a packet goes. An address that is
+not in its map of endpoints (cilium_lxc, flag host) is "world". On a node with exactly one external
+device it skips the route lookup (ENABLE_SKIP_FIB) and redirects the packet straight out of that
+device, where it is masqueraded to the node's address and leaks onto the physical network. Nobody
+answers there. No drop is counted anywhere: `cilium monitor -t drop` stays silent, and dig only
+says "timed out". The node's own queries work all the time, since they do not pass that way.
 
-Why Cilium does not know it: Talos puts the address on lo with scope host (254), Cilium looks at scopes
-up to 252 (HDP102); or it is on a device that this release does not learn from (HDP105, HDP206). In
-tunnel mode releases up to 1.16.4 passed such packets to the node; since 1.16.5 they do not (cilium
-issue 36761). 1.18.2 and 1.19 fix the case of several devices (HDP202), not this one.
+Why Cilium does not know it: Talos puts the address on lo with scope host (254), Cilium looks at
+scopes up to 252 (HDP102); or it is on a device that this release does not learn from (HDP105,
+HDP206). In tunnel mode releases up to 1.16.4 passed such packets to the node; since 1.16.5 they do
+not (cilium issue 36761). 1.18.2 and 1.19 fix the case of several devices (HDP202), not this one.
 
 Fix, one of these: give lo the address with scope global, so that Cilium learns it (works live);
-bpf.hostLegacyRouting: true; local-max-addr-scope: "254"; or forwardKubeDNSToHost: false on Talos and
-a restart of CoreDNS. Excluding 169.254.0.0/16 from masquerading does not help (HDP208).
+bpf.hostLegacyRouting: true; local-max-addr-scope: "254"; or forwardKubeDNSToHost: false on Talos
+and a restart of CoreDNS. Excluding 169.254.0.0/16 from masquerading does not help (HDP208).
 "#;
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

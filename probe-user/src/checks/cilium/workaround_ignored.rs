@@ -10,9 +10,9 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::WorkaroundIgnored
 const EXPLAIN: &str = "\
 The address has scope global on lo, but this Cilium does not learn addresses of lo.
 
-Releases 1.15.0 to 1.15.7 and 1.16.0 leave out lo when they collect the node's addresses, so the usual
-workaround does nothing there: the address stays unknown to Cilium. An entry in exclude-local-address
-has the same effect in every release.
+Releases 1.15.0 to 1.15.7 and 1.16.0 leave out lo when they collect the node's addresses, so the
+usual workaround does nothing there: the address stays unknown to Cilium. An entry in
+exclude-local-address has the same effect in every release.
 
 Fix: upgrade to 1.15.8, 1.16.1 or later (and take the address out of exclude-local-address), or use
 bpf.hostLegacyRouting: true.

@@ -13,12 +13,12 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::WorkaroundRedunda
 const EXPLAIN: &str = "\
 Two workarounds are in place where one is enough.
 
-The address is known to Cilium as the node's (scope global on lo), so BPF host routing would deliver to
-it; and bpf.hostLegacyRouting is true, which delivers whatever Cilium knows. Legacy host routing costs
-the eBPF speed-up on every packet between pods and the outside.
+The address is known to Cilium as the node's (scope global on lo), so BPF host routing would
+deliver to it; and bpf.hostLegacyRouting is true, which delivers whatever Cilium knows. Legacy host
+routing costs the eBPF speed-up on every packet between pods and the outside.
 
-Fix: take one away. Usually hostLegacyRouting: false, with the address on lo kept on *every* node: check
-each node first, and restart the agents node by node.
+Fix: take one away. Usually hostLegacyRouting: false, with the address on lo kept on *every* node:
+check each node first, and restart the agents node by node.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

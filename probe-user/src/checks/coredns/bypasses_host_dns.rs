@@ -10,11 +10,11 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::CorednsBypasses, 
 const EXPLAIN: &str = "\
 CoreDNS on this node forwards to other servers, not to the address under test.
 
-CoreDNS takes its upstreams from `forward .` in the Corefile, usually /etc/resolv.conf of its pod, which
-the kubelet wrote when the pod started. Talos puts the host DNS address there only while
-forwardKubeDNSToHost is true, so a CoreDNS that was started before (or after it was turned off) asks the
-real upstreams. Cluster DNS then works or fails for reasons of its own, and the node's cache is unused.
-Pods with dnsPolicy Default may still ask the address themselves.
+CoreDNS takes its upstreams from `forward .` in the Corefile, usually /etc/resolv.conf of its pod,
+which the kubelet wrote when the pod started. Talos puts the host DNS address there only while
+forwardKubeDNSToHost is true, so a CoreDNS that was started before (or after it was turned off)
+asks the real upstreams. Cluster DNS then works or fails for reasons of its own, and the node's
+cache is unused. Pods with dnsPolicy Default may still ask the address themselves.
 
 Fix: if host DNS is meant to be used, restart CoreDNS (kubectl -n kube-system rollout restart
 deploy/coredns) and look at `forward .` in its ConfigMap. If not, there is nothing to repair.

@@ -8,9 +8,9 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::CorefileUnreadabl
 const EXPLAIN: &str = "\
 CoreDNS runs here, but whom it forwards to could not be read.
 
-The probe reads the Corefile named on CoreDNS's command line through /proc/PID/root, and the resolv.conf
-it may point to. Without them it cannot be said whether CoreDNS asks the address at all (HDP302). The
-verdict on the way to the address is not touched.
+The probe reads the Corefile named on CoreDNS's command line through /proc/PID/root, and the
+resolv.conf it may point to. Without them it cannot be said whether CoreDNS asks the address at all
+(HDP302). The verdict on the way to the address is not touched.
 
 Fix: run with hostPID and privileged, so that /proc/PID/root of CoreDNS is readable; or read
 `kubectl -n kube-system get configmap coredns -o yaml` yourself.

@@ -8,9 +8,9 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::CorednsElsewhere,
 const EXPLAIN: &str = "\
 No CoreDNS pod runs on this node; another vantage was asked from.
 
-CoreDNS forwards to the host DNS of the node that it runs on. Where it does not run, the way from other
-pods, or from Cilium's health endpoint (which is on every node), shows the same datapath. A network
-policy for CoreDNS is not part of that.
+CoreDNS forwards to the host DNS of the node that it runs on. Where it does not run, the way from
+other pods, or from Cilium's health endpoint (which is on every node), shows the same datapath. A
+network policy for CoreDNS is not part of that.
 
 Fix: nothing. To check the path that really carries queries, run the check where CoreDNS is:
 kubectl -n kube-system get pods -l k8s-app=kube-dns -o wide.

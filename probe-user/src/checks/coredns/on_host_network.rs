@@ -13,9 +13,9 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::CorednsOnHost, ex
 const EXPLAIN: &str = "\
 CoreDNS runs on the host network, so its way to the address is the node's, not a pod's.
 
-Its queries never pass a pod's device or Cilium's pod datapath, and work where pods' queries do not. Its
-own path decides the verdict. Pods that ask the address themselves (dnsPolicy Default on Talos) go
-another way: where that is broken, it stands here as a warning.
+Its queries never pass a pod's device or Cilium's pod datapath, and work where pods' queries do
+not. Its own path decides the verdict. Pods that ask the address themselves (dnsPolicy Default on
+Talos) go another way: where that is broken, it stands here as a warning.
 
 Fix: nothing, unless pods ask the address themselves; then see the finding of their queries.
 ";

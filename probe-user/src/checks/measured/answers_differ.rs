@@ -13,12 +13,12 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::AnswersDiffer, ex
 const EXPLAIN: &str = "\
 The same question got different answers at different vantages.
 
-The same server should say the same to everybody. Different response codes point to different servers:
-an answer from outside, a second server on the address, or an upstream that fails now and then. Different
-addresses alone can also come from an upstream that balances load.
+The same server should say the same to everybody. Different response codes point to different
+servers: an answer from outside, a second server on the address, or an upstream that fails now and
+then. Different addresses alone can also come from an upstream that balances load.
 
-Fix: compare the traces: whose answers are from the node's socket. Ask again with --qname of a name whose
-answer never changes.
+Fix: compare the traces: whose answers are from the node's socket. Ask again with --qname of a name
+whose answer never changes.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

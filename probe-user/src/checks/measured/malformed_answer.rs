@@ -7,11 +7,11 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::MalformedAnswer, 
 const EXPLAIN: &str = "\
 Something came back, but it is not a DNS message that answers the question.
 
-The packets get there and back. What listens on the port is not a DNS server, or something on the way
-rewrites the payload.
+The packets get there and back. What listens on the port is not a DNS server, or something on the
+way rewrites the payload.
 
-Fix: see who holds the port (the report's listeners name the process), and what a transparent proxy or a
-Cilium L7 policy does with port 53.
+Fix: see who holds the port (the report's listeners name the process), and what a transparent proxy
+or a Cilium L7 policy does with port 53.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -12,9 +12,10 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::OneFamilyBroken, 
 const EXPLAIN: &str = "\
 One of IPv4 and IPv6 works and the other does not.
 
-Each address has a life of its own: its scope, its entry in Cilium's map, its listener and its rules. On
-Talos (1.14 and later) the IPv6 address has scope global by itself, so Cilium knows it, while the IPv4
-one has scope host. Clients that try both hide the broken one behind a delay of seconds.
+Each address has a life of its own: its scope, its entry in Cilium's map, its listener and its
+rules. On Talos (1.14 and later) the IPv6 address has scope global by itself, so Cilium knows it,
+while the IPv4 one has scope host. Clients that try both hide the broken one behind a delay of
+seconds.
 
 Fix: the one of the root, which names the address.
 ";

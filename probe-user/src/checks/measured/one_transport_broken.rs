@@ -13,12 +13,13 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::OneTransportBroke
 const EXPLAIN: &str = "\
 One of UDP and TCP works and the other does not.
 
-The same address, the same vantage, another transport, another end. A server that listens on one only
-(HDP104), a firewall or a network policy with a rule for one protocol are the usual reasons. It hides
-well: dig uses UDP, so a broken TCP shows only with large answers, and with resolvers that prefer TCP.
+The same address, the same vantage, another transport, another end. A server that listens on one
+only (HDP104), a firewall or a network policy with a rule for one protocol are the usual reasons.
+It hides well: dig uses UDP, so a broken TCP shows only with large answers, and with resolvers that
+prefer TCP.
 
-Fix: the one of the root, if one is named; else compare the two traces in the report, and look for rules
-that name a protocol.
+Fix: the one of the root, if one is named; else compare the two traces in the report, and look for
+rules that name a protocol.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

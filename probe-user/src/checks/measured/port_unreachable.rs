@@ -6,11 +6,12 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::PortUnreachable, 
 
 const EXPLAIN: &str = r#"The node refused the query: an ICMP port unreachable, or a TCP reset.
 
-The query reached the node and no socket wanted it, or a firewall rule rejected it (HDP108). The datapath
-is fine. Clients see it at once, as "connection refused", not as a timeout.
+The query reached the node and no socket wanted it, or a firewall rule rejected it (HDP108). The
+datapath is fine. Clients see it at once, as "connection refused", not as a timeout.
 
-Fix: the one of the root: HDP103 (nobody listens), HDP104 (one transport or address only), HDP108 (a rule
-that rejects). Without a root: a socket is there, so see who sends the refusal with `hostdns-probe trace`.
+Fix: the one of the root: HDP103 (nobody listens), HDP104 (one transport or address only), HDP108
+(a rule that rejects). Without a root: a socket is there, so see who sends the refusal with
+`hostdns-probe trace`.
 "#;
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

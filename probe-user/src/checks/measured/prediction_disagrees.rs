@@ -11,10 +11,10 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::PredictionDisagre
 const EXPLAIN: &str = r#"What was measured is not what the configuration predicts. The measurement stands.
 
 The prediction follows Cilium's code from the settings, maps and addresses that were read. It knows
-nothing of network policies, firewalls and upstreams, so it may say "answered" where one of them is in
-the way: the root is then named by its own finding. A leak or drop where an answer was predicted, or an
-answer where a leak was, means that a fact is stale (HDP203, HDP210), or that this release behaves
-differently from the measured ones.
+nothing of network policies, firewalls and upstreams, so it may say "answered" where one of them is
+in the way: the root is then named by its own finding. A leak or drop where an answer was
+predicted, or an answer where a leak was, means that a fact is stale (HDP203, HDP210), or that this
+release behaves differently from the measured ones.
 
 Fix: nothing by itself. If no other finding explains the difference, please report it, with the JSON
 report.

@@ -7,12 +7,12 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::QueryLeaked, expl
 const EXPLAIN: &str = "\
 The query left the node through an external device instead of reaching the node's own server.
 
-It was seen at the egress of an external, tunnel or encryption device. That decides: an answer that still
-comes is from a server outside that happens to have the same address, and must not pass for the node's.
-Link-local addresses are not routed, so normally nobody answers and dig times out.
+It was seen at the egress of an external, tunnel or encryption device. That decides: an answer that
+still comes is from a server outside that happens to have the same address, and must not pass for
+the node's. Link-local addresses are not routed, so normally nobody answers and dig times out.
 
-Fix: the one of the root: HDP201 (Cilium does not know the address), HDP101 (the address is not on the
-node), HDP106 (no local route). Without a root, see `ip route get ADDRESS` on the node.
+Fix: the one of the root: HDP201 (Cilium does not know the address), HDP101 (the address is not on
+the node), HDP106 (no local route). Without a root, see `ip route get ADDRESS` on the node.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -6,12 +6,13 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::ReplyDropped, exp
 
 const EXPLAIN: &str = r#"The server answered, and the answer was dropped on its way back to the pod.
 
-The kernel or a BPF program freed it; the reason stands beside it. Cilium's reason 196, "TTL exceeded",
-is the special one: Talos' host DNS sends its answers with IP TTL 2, so they survive exactly one hop.
-Any additional hop between the server and the pod (a proxy, a second namespace, a router) kills them.
+The kernel or a BPF program freed it; the reason stands beside it. Cilium's reason 196, "TTL
+exceeded", is the special one: Talos' host DNS sends its answers with IP TTL 2, so they survive
+exactly one hop. Any additional hop between the server and the pod (a proxy, a second namespace, a
+router) kills them.
 
-Fix: TTL exceeded: take the extra hop away; the TTL is built into Talos. Other reasons: a policy on the
-way in to the pod (133), or the packet filter's output or forward chain (NETFILTER_DROP).
+Fix: TTL exceeded: take the extra hop away; the TTL is built into Talos. Other reasons: a policy on
+the way in to the pod (133), or the packet filter's output or forward chain (NETFILTER_DROP).
 "#;
 
 /// Cilium's `DROP_TTL_EXCEEDED`.

@@ -7,12 +7,12 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::ReplyLost, explai
 const EXPLAIN: &str = "\
 The server answered, and the answer was never seen again.
 
-The query reached the server's socket and an answer left it. It was last seen at the place named, no drop
-was reported, and it did not reach the pod. siderolabs/talos issue 10002 reports this half: host DNS logs
-the answer, CoreDNS times out. The request is fine, so nothing of HDP201 applies.
+The query reached the server's socket and an answer left it. It was last seen at the place named,
+no drop was reported, and it did not reach the pod. siderolabs/talos issue 10002 reports this half:
+host DNS logs the answer, CoreDNS times out. The request is fine, so nothing of HDP201 applies.
 
-Fix: look at the device after the last sighting: a tc program that consumes the packet, a wrong route
-back to the pod (`ip route get POD-IP from ADDRESS`), or a peer device that is down.
+Fix: look at the device after the last sighting: a tc program that consumes the packet, a wrong
+route back to the pod (`ip route get POD-IP from ADDRESS`), or a peer device that is down.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -13,12 +13,12 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::Slow, explain: EX
 const EXPLAIN: &str = "\
 Answers come, but half of them take longer than a second.
 
-The packets get there and back; the time passes in the server, which waits for its upstreams. The trace
-shows it: the gap lies between the server's socket in and its answer. CoreDNS gives an upstream 5
-seconds and clients often give up after 5, so this is close to an outage.
+The packets get there and back; the time passes in the server, which waits for its upstreams. The
+trace shows it: the gap lies between the server's socket in and its answer. CoreDNS gives an
+upstream 5 seconds and clients often give up after 5, so this is close to an outage.
 
-Fix: the node's upstream resolvers (their distance, their load, a dead first one in the list). Talos:
-`talosctl -n NODE get dnsupstreams`, `talosctl -n NODE logs dns-resolve-cache`.
+Fix: the node's upstream resolvers (their distance, their load, a dead first one in the list).
+Talos: `talosctl -n NODE get dnsupstreams`, `talosctl -n NODE logs dns-resolve-cache`.
 ";
 
 /// Half of a vantage's answers take longer: a healthy cache answers in a millisecond, an upstream in tens.

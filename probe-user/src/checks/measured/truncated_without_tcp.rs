@@ -12,8 +12,8 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::TruncatedWithoutT
 const EXPLAIN: &str = "\
 An answer over UDP was truncated, and TCP does not work.
 
-TC in an answer says: ask again over TCP. Where TCP to the server is broken, names with large answers
-cannot be resolved at all, while small ones work. It looks random to users.
+TC in an answer says: ask again over TCP. Where TCP to the server is broken, names with large
+answers cannot be resolved at all, while small ones work. It looks random to users.
 
 Fix: make TCP port 53 work (HDP104, HDP408, HDP108); the root stands beside it.
 ";

@@ -7,11 +7,12 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::Unanswered, expla
 const EXPLAIN: &str = "\
 The query reached the server's socket, and the server did not answer in time.
 
-The datapath did its work. The server waits for its own upstreams, or it hangs: a slow or dead upstream
-shows like this when the server gives no SERVFAIL of its own before the time is up.
+The datapath did its work. The server waits for its own upstreams, or it hangs: a slow or dead
+upstream shows like this when the server gives no SERVFAIL of its own before the time is up.
 
-Fix: ask the node's upstreams directly. Talos: `talosctl -n NODE get dnsupstreams` says which are healthy,
-`talosctl -n NODE logs dns-resolve-cache` what happened, `talosctl -n NODE get resolvers` whom it asks.
+Fix: ask the node's upstreams directly. Talos: `talosctl -n NODE get dnsupstreams` says which are
+healthy, `talosctl -n NODE logs dns-resolve-cache` what happened, `talosctl -n NODE get resolvers`
+whom it asks.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -12,14 +12,15 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::AddressAbsent, ex
 const EXPLAIN: &str = "\
 The address is on no interface of the node, so the kernel routes it to the default gateway.
 
-This looks exactly like the masquerade problem (the query leaves the node, nobody answers), also with
-legacy host routing, but Cilium has nothing to do with it. On Talos the address comes with
+This looks exactly like the masquerade problem (the query leaves the node, nobody answers), also
+with legacy host routing, but Cilium has nothing to do with it. On Talos the address comes with
 machine.features.hostDNS.forwardKubeDNSToHost (Talos 1.8 and later; from 1.9 only with an IPv4 pod
-CIDR). CoreDNS reads its upstreams when it starts, so it may still ask an address that is long gone.
+CIDR). CoreDNS reads its upstreams when it starts, so it may still ask an address that is long
+gone.
 
 Fix: either let the node serve the address again (Talos: hostDNS enabled and forwardKubeDNSToHost
-true; node-local-dns: see that its pod runs on this node), or stop asking it: restart CoreDNS so that
-it reads the node's resolv.conf anew.
+true; node-local-dns: see that its pod runs on this node), or stop asking it: restart CoreDNS so
+that it reads the node's resolv.conf anew.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

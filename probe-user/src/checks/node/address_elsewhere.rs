@@ -13,7 +13,8 @@ The address is not on lo but on another device of the node.
 For node-local-dns that is normal: it makes a dummy device. The kernel does not mind. Cilium does:
 1.15.8 to 1.16.x learn addresses of lo and of their own devices only, so an address on a dummy is
 unknown to them whatever its scope (1.17 and later learn it). That was the first report of cilium
-issue 36761. An address on an external device may also collide with another machine's on that network.
+issue 36761. An address on an external device may also collide with another machine's on that
+network.
 
 Fix: where Cilium does not know it (HDP201, HDP202), put the address on lo too, with scope global
 (Cilium 1.15.8, 1.16.1 and later), or upgrade to 1.17 or later, or use bpf.hostLegacyRouting.

@@ -9,13 +9,14 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::AddressScopeHidde
 
 const EXPLAIN: &str = r#"The address has a scope that Cilium does not look at, so Cilium does not know it as the node's.
 
-Cilium learns the node's addresses up to local-max-addr-scope, 252 by default. Talos puts the host DNS
-address on lo with scope host, which is 254. To Cilium the address is then "world". With BPF host
-routing that is fatal for pods (HDP201, HDP202); with legacy host routing it does no harm. That is the
-secret of the well-known workaround: not that the address is there, but its scope.
+Cilium learns the node's addresses up to local-max-addr-scope, 252 by default. Talos puts the host
+DNS address on lo with scope host, which is 254. To Cilium the address is then "world". With BPF
+host routing that is fatal for pods (HDP201, HDP202); with legacy host routing it does no harm.
+That is the secret of the well-known workaround: not that the address is there, but its scope.
 
 Fix: give lo the address with scope global (Talos machine configuration), or raise
-local-max-addr-scope to 254, or use bpf.hostLegacyRouting. `ip addr replace` does not change a scope.
+local-max-addr-scope to 254, or use bpf.hostLegacyRouting. `ip addr replace` does not change a
+scope.
 "#;
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

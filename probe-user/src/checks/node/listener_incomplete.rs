@@ -13,12 +13,12 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::ListenerIncomplet
 const EXPLAIN: &str = "\
 The server listens, but not over both transports or not on every address.
 
-DNS needs UDP and TCP: a truncated answer is asked for again over TCP, and some resolvers use TCP only.
-Pods that use the missing half fail while a quick test with the other one looks fine.
+DNS needs UDP and TCP: a truncated answer is asked for again over TCP, and some resolvers use TCP
+only. Pods that use the missing half fail while a quick test with the other one looks fine.
 
-Fix: Talos listens on both; `talosctl -n NODE get dnsresolvecache` shows which of udp- and tcp- is not
-running. Another server: bind it to the address over UDP and TCP, and to the IPv6 address if there is
-one. A process that took the port first is named in the report's listeners.
+Fix: Talos listens on both; `talosctl -n NODE get dnsresolvecache` shows which of udp- and tcp- is
+not running. Another server: bind it to the address over UDP and TCP, and to the IPv6 address if
+there is one. A process that took the port first is named in the report's listeners.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -10,12 +10,12 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::LocalRouteMissing
 const EXPLAIN: &str = "\
 The address is on the node, but the local routing table has no route to it.
 
-The kernel adds a route of type local for every address and takes it away when the device goes down, or
-when somebody flushes the table. Without it the node does not take packets to the address for its own
-and sends them to the default gateway.
+The kernel adds a route of type local for every address and takes it away when the device goes
+down, or when somebody flushes the table. Without it the node does not take packets to the address
+for its own and sends them to the default gateway.
 
-Fix: bring the device up (`ip link set DEVICE up`), or remove the address and add it again. Then look for
-what flushed the table: `ip route show table local`, `ip rule`.
+Fix: bring the device up (`ip link set DEVICE up`), or remove the address and add it again. Then
+look for what flushed the table: `ip route show table local`, `ip rule`.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

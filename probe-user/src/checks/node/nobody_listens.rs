@@ -13,11 +13,13 @@ const EXPLAIN: &str = "\
 Nobody listens on the address and port.
 
 The query reaches the node and the kernel answers with an ICMP port unreachable or a TCP reset. The
-datapath is fine; the server is not there. On Talos host DNS is part of machined and listens as soon as
-hostDNS is enabled with forwardKubeDNSToHost; node-local-dns is a pod of its own on every node.
+datapath is fine; the server is not there. On Talos host DNS is part of machined and listens as
+soon as hostDNS is enabled with forwardKubeDNSToHost; node-local-dns is a pod of its own on every
+node.
 
-Fix: Talos: `talosctl -n NODE get dnsresolvecache` should list udp- and tcp- of the address as running;
-`talosctl -n NODE logs dns-resolve-cache` says why not. node-local-dns: look at its pod on this node.
+Fix: Talos: `talosctl -n NODE get dnsresolvecache` should list udp- and tcp- of the address as
+running; `talosctl -n NODE logs dns-resolve-cache` says why not. node-local-dns: look at its pod on
+this node.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -8,10 +8,10 @@ const EXPLAIN: &str = "\
 The node's own packet filter drops or rejects the pods' DNS packets.
 
 The packet got past Cilium and into the node, where a netfilter rule freed it (kernel reason
-NETFILTER_DROP) or rejected it. On Talos the ingress firewall exists only with NetworkDefaultActionConfig
-or NetworkRuleConfig documents; in block mode it accepts port 53 to the host DNS address from the pod
-and service CIDRs of the *machine configuration*. Where Cilium hands out pod addresses from another
-range than cluster.network.podSubnets, queries are blocked.
+NETFILTER_DROP) or rejected it. On Talos the ingress firewall exists only with
+NetworkDefaultActionConfig or NetworkRuleConfig documents; in block mode it accepts port 53 to the
+host DNS address from the pod and service CIDRs of the *machine configuration*. Where Cilium hands
+out pod addresses from another range than cluster.network.podSubnets, queries are blocked.
 
 Fix: make podSubnets match Cilium's pod range, or accept UDP and TCP port 53 from that range. Other
 systems: an nftables, firewalld or ufw rule does the same.

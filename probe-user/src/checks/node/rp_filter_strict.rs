@@ -11,13 +11,14 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::RpFilterStrict, e
 
 const EXPLAIN: &str = r#"Strict reverse path filtering drops pods' queries on their way into the node.
 
-With rp_filter 1 the kernel drops a packet that arrives on another device than the one it would send the
-answer to. A pod's query arrives on its lxc device, but without endpoint routes the way back to the pod
-is cilium_host. So the query dies as it enters, with the kernel's reason IP_RPFILTER. Cilium switches
-the filter off on its own devices; the higher of "all" and the device's own value counts, so a
-hardening sysctl for "all" brings it back.
+With rp_filter 1 the kernel drops a packet that arrives on another device than the one it would
+send the answer to. A pod's query arrives on its lxc device, but without endpoint routes the way
+back to the pod is cilium_host. So the query dies as it enters, with the kernel's reason
+IP_RPFILTER. Cilium switches the filter off on its own devices; the higher of "all" and the
+device's own value counts, so a hardening sysctl for "all" brings it back.
 
-Fix: net.ipv4.conf.all.rp_filter 0 (or 2, loose), and see that nothing sets it again for lxc devices.
+Fix: net.ipv4.conf.all.rp_filter 0 (or 2, loose), and see that nothing sets it again for lxc
+devices.
 "#;
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

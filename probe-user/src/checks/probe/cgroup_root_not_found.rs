@@ -7,10 +7,10 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::CgroupRootNotFoun
 const EXPLAIN: &str = "\
 The cgroup v2 hierarchy's real root was not found, so sockets are not watched.
 
-One attachment at the root of the cgroup v2 hierarchy sees every socket of the node send and receive,
-the host DNS server's too. In a private cgroup namespace the mount shows a subtree only, and attaching
-there would see this container alone. Nothing is concluded from the silence of the socket hook then;
-devices are still watched.
+One attachment at the root of the cgroup v2 hierarchy sees every socket of the node send and
+receive, the host DNS server's too. In a private cgroup namespace the mount shows a subtree only,
+and attaching there would see this container alone. Nothing is concluded from the silence of the
+socket hook then; devices are still watched.
 
 Fix: give the probe hostPID and the host's /sys/fs/cgroup (deploy/daemonset.yaml does), or name the
 root with --cgroup-root. Its directory has inode 1.

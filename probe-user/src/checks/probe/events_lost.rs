@@ -7,9 +7,10 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::EventsLost, expla
 const EXPLAIN: &str = "\
 Events of the check's own window were lost, so nothing that rests on absence is claimed.
 
-The hooks write to ring buffers. The check's own queries have a ring of their own, which only overflows
-when this process gets no CPU for long. What was seen still counts: a leak or a drop is proof. But a
-packet that was not seen again may have been in a lost event, so it is unknown instead of lost.
+The hooks write to ring buffers. The check's own queries have a ring of their own, which only
+overflows when this process gets no CPU for long. What was seen still counts: a leak or a drop is
+proof. But a packet that was not seen again may have been in a lost event, so it is unknown instead
+of lost.
 
 Fix: run the check again. If it stays, the node is starved of CPU: give the probe a CPU request.
 ";

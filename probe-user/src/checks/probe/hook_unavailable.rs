@@ -7,12 +7,13 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::HookUnavailable, 
 const EXPLAIN: &str = "\
 A hook could not be attached, so its silence means nothing.
 
-Each hook covers one place: a socket, the head of a device's ingress or egress, the kernel's own drop
-and transmit points. Where one is missing, a packet may pass unseen. The report then claims no loss
-that this hook could have explained; leaks and drops that other hooks saw still stand.
+Each hook covers one place: a socket, the head of a device's ingress or egress, the kernel's own
+drop and transmit points. Where one is missing, a packet may pass unseen. The report then claims no
+loss that this hook could have explained; leaks and drops that other hooks saw still stand.
 
-Fix: read the reason beside the hook. Kernels before 6.6 have no tcx (clsact takes its place), lockdown
-confidentiality forbids reading kernel memory, and a device may have gone between listing and attaching.
+Fix: read the reason beside the hook. Kernels before 6.6 have no tcx (clsact takes its place),
+lockdown confidentiality forbids reading kernel memory, and a device may have gone between listing
+and attaching.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

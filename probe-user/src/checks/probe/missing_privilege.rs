@@ -7,13 +7,14 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::MissingPrivilege,
 const EXPLAIN: &str = "\
 The probe lacks capabilities that it needs.
 
-Loading eBPF programs, attaching them and entering a pod's network namespace need privileges. Without
-them the packets cannot be followed: a query that gets no answer is then just that, and nobody can say
-whether it was dropped, leaked or never answered.
+Loading eBPF programs, attaching them and entering a pod's network namespace need privileges.
+Without them the packets cannot be followed: a query that gets no answer is then just that, and
+nobody can say whether it was dropped, leaked or never answered.
 
-Fix: run as root in the node's namespaces. On a cluster, `kubectl debug node/NAME --profile=sysadmin`,
-or the DaemonSet of deploy/ (privileged, hostNetwork, hostPID). With capabilities alone: CAP_BPF,
-CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN (setns) and CAP_SYS_PTRACE (namespaces of other processes).
+Fix: run as root in the node's namespaces. On a cluster, `kubectl debug node/NAME
+--profile=sysadmin`, or the DaemonSet of deploy/ (privileged, hostNetwork, hostPID). With
+capabilities alone: CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN (setns) and CAP_SYS_PTRACE
+(namespaces of other processes).
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

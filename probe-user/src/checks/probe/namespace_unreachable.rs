@@ -8,9 +8,9 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::NamespaceUnreacha
 const EXPLAIN: &str = "\
 A pod's network namespace could not be entered, so nothing was asked from inside it.
 
-Queries from pods are asked from inside their own network namespace; nothing is installed or started
-there. Entering needs CAP_SYS_ADMIN and a /proc that shows the pod's processes. A pod that just ended
-looks the same.
+Queries from pods are asked from inside their own network namespace; nothing is installed or
+started there. Entering needs CAP_SYS_ADMIN and a /proc that shows the pod's processes. A pod that
+just ended looks the same.
 
 Fix: run with hostPID and privileged, or name a namespace yourself: --vantage netns=PATH,name=NAME.
 ";

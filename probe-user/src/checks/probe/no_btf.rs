@@ -7,9 +7,9 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::NoBtf, explain: E
 const EXPLAIN: &str = "\
 The kernel offers no BTF, so drops and transmissions cannot be traced.
 
-The programs on kfree_skb and net_dev_start_xmit read kernel structures through the kernel's own type
-information (/sys/kernel/btf/vmlinux). Without it a dropped packet is only seen to vanish, and the
-address that a leaked one leaves with is not known.
+The programs on kfree_skb and net_dev_start_xmit read kernel structures through the kernel's own
+type information (/sys/kernel/btf/vmlinux). Without it a dropped packet is only seen to vanish, and
+the address that a leaked one leaves with is not known.
 
 Fix: a kernel built with CONFIG_DEBUG_INFO_BTF=y (every distribution kernel since about 5.8, and
 Talos). In a container, mount the host's /sys.

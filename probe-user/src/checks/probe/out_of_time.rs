@@ -8,8 +8,8 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::OutOfTime, explai
 const EXPLAIN: &str = "\
 The check's time was up before every question was asked or answered.
 
-The whole check has a budget (--budget, 20 s) and each query its own limit (--timeout, 5 s). What was
-not asked is unknown; the rest is judged as usual.
+The whole check has a budget (--budget, 20 s) and each query its own limit (--timeout, 5 s). What
+was not asked is unknown; the rest is judged as usual.
 
 Fix: raise --budget, or ask less: fewer --vantage, one --address. Many pods that all wait for a slow
 server is the usual reason; see HDP406 and HDP410.

@@ -8,13 +8,13 @@ pub(in crate::checks) const CHECK: Check = Check { code: Code::SourceUnreachable
 const EXPLAIN: &str = "\
 A source of facts could not be read, so part of the explanation is missing.
 
-The verdict rests on what was measured. Facts explain it: Cilium's agent socket and maps, the sockets
-that listen, the packet filter. A source that refuses costs the prediction and some causes, not the
-verdict itself.
+The verdict rests on what was measured. Facts explain it: Cilium's agent socket and maps, the
+sockets that listen, the packet filter. A source that refuses costs the prediction and some causes,
+not the verdict itself.
 
-Fix: the finding names each source and its error. Usual reasons: /var/run/cilium or /sys/fs/bpf is not
-mounted into the probe's container, the agent is restarting, or a path differs (--cilium-socket,
---bpf-root, --proc-root, --host-root).
+Fix: the finding names each source and its error. Usual reasons: /var/run/cilium or /sys/fs/bpf is
+not mounted into the probe's container, the agent is restarting, or a path differs
+(--cilium-socket, --bpf-root, --proc-root, --host-root).
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -12,8 +12,8 @@ Cilium changes the layout of its maps between releases. The probe reads only siz
 (1.15 to 1.19.0-pre.0) and guesses nothing. What the map would have told is missing from the report;
 what was measured is not touched.
 
-Fix: use a newer hostdns-probe. Until then `cilium-dbg bpf endpoint list` and `cilium-dbg bpf ipcache
-get ADDRESS` in the agent's pod show the same.
+Fix: use a newer hostdns-probe. Until then `cilium-dbg bpf endpoint list` and `cilium-dbg bpf
+ipcache get ADDRESS` in the agent's pod show the same.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {
