@@ -54,6 +54,8 @@ pub enum Color {
 /// The subcommands, in the order in which a user meets them. Each one's arguments stand beside its `run`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Tell what a finding means, why it happens and how to fix it; without a code, list them
+    Explain(commands::explain::ExplainArgs),
     /// Render a saved JSON report again, in another format
     Report(commands::report::ReportArgs),
     /// Print a completion script for a shell

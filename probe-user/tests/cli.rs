@@ -40,7 +40,13 @@ const REPORT: &str = r#"{
 
 #[test]
 fn wrong_usage_exits_with_64_and_says_so_on_stderr_alone() {
-    for args in [&["--nonsense"][..], &["report"], &["completions", "teletype"], &["report", "x", "--output", "yaml"]] {
+    for args in [
+        &["--nonsense"][..],
+        &["report"],
+        &["completions", "teletype"],
+        &["report", "x", "--output", "yaml"],
+        &["explain", "HDP999"],
+    ] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(64), "{args:?}");
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{args:?}");
