@@ -1,0 +1,266 @@
+//! From an skb to the flow that it carries, if that is one of ours. A packet that does not match leaves after one
+//! read of its IP header.
+//!
+//! Everything is read relative to the network header (`bpf_skb_load_bytes_relative`, Linux 4.18), which the kernel
+//! sets before each of our hooks: so one parser serves sockets, Ethernet devices and devices without any link header.
+//! A VLAN tag taken off by the card is not in the packet at all. One that is still in it makes `protocol` say so; then
+//! the Ethernet header is walked.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    bindings::{__sk_buff, bpf_hdr_start_off::{BPF_HDR_START_MAC, BPF_HDR_START_NET}},
+    helpers::generated::bpf_skb_load_bytes_relative,
+};
+use hostdns_probe_ebpf::{Packet, Seen, TCP, UDP};
+
+use crate::settings::{TARGET_PORT, TARGETS_V4, TARGETS_V6};
+
+const ETH_P_IP: u16 = 0x0800;
+const ETH_P_IPV6: u16 = 0x86dd;
+const ETH_P_8021Q: u16 = 0x8100;
+const ETH_P_8021AD: u16 = 0x88a8;
+
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+
+/// A packet of ours, and where its payload lies. It is filled in place: the stack has 512 bytes, for all calls together.
+pub(crate) struct Found {
+    pub(crate) seen: Seen,
+    pub(crate) base: u32,
+    pub(crate) payload: u32,
+    pub(crate) payload_len: u32,
+}
+
+impl Found {
+    #[inline(always)]
+    pub(crate) const fn new() -> Self {
+        let packet = Packet {
+            src: [0; 16],
+            dst: [0; 16],
+            src_port: 0,
+            dst_port: 0,
+            family: 0,
+            transport: 0,
+            tcp_flags: 0,
+            ttl: 0,
+            icmp_type: 0,
+            icmp_code: 0,
+            own: 0,
+            _reserved: 0,
+            head: [0; 4],
+        };
+        Self { seen: Seen { time_ns: 0, netns: 0, ifindex: 0, _reserved: 0, packet }, base: 0, payload: 0, payload_len: 0 }
+    }
+}
+
+/// What the IP header says of the rest.
+#[derive(Clone, Copy)]
+struct Ip {
+    protocol: u8,
+    /// Offset of the header behind it.
+    l4: u32,
+    /// Offset behind the last byte.
+    end: u32,
+    /// The source is a target.
+    from: bool,
+    to: bool,
+}
+
+/// Cheap and inlined: most packets leave here. The full parse is a call of its own.
+#[inline(always)]
+pub(crate) fn parse(skb: *mut __sk_buff, found: &mut Found) -> bool {
+    // SAFETY: the context of a program that takes an skb; the field is always there.
+    let protocol = u16::from_be(unsafe { (*skb).protocol } as u16);
+    match protocol {
+        ETH_P_IP | ETH_P_IPV6 => {
+            found.base = BPF_HDR_START_NET;
+            parse_at(skb, found, u64::from(protocol == ETH_P_IPV6)) != 0
+        }
+        ETH_P_8021Q | ETH_P_8021AD => tagged(skb, found) != 0,
+        _ => false,
+    }
+}
+
+/// The network header lies behind up to three VLAN tags.
+#[inline(never)]
+fn tagged(skb: *mut __sk_buff, found: &mut Found) -> u64 {
+    found.base = BPF_HDR_START_MAC;
+    let mut offset = 12;
+    for _ in 0..4 {
+        let Some(protocol) = load(skb, found.base, offset) else { return 0 };
+        offset += 2;
+        match u16::from_be_bytes(protocol) {
+            ETH_P_8021Q | ETH_P_8021AD => offset += 2,
+            ETH_P_IP => break,
+            ETH_P_IPV6 => {
+                found.payload = offset;
+                return parse_at(skb, found, 1);
+            }
+            _ => return 0,
+        }
+    }
+    found.payload = offset;
+    parse_at(skb, found, 0)
+}
+
+/// `found.payload` says where the IP header begins.
+#[inline(never)]
+fn parse_at(skb: *mut __sk_buff, found: &mut Found, v6: u64) -> u64 {
+    let Some(outer) = ip(skb, found, v6 != 0) else { return 0 };
+    match outer.protocol {
+        UDP | TCP if outer.from || outer.to => {}
+        ICMP if v6 == 0 => return quoted(skb, found, outer.l4, 0),
+        ICMPV6 if v6 != 0 => return quoted(skb, found, outer.l4, 1),
+        _ => return 0,
+    }
+    u64::from(transport(skb, found, outer, false))
+}
+
+#[inline(always)]
+fn ip(skb: *mut __sk_buff, found: &mut Found, v6: bool) -> Option<Ip> {
+    if v6 { ipv6(skb, found) } else { ipv4(skb, found) }
+}
+
+#[inline(always)]
+fn ipv4(skb: *mut __sk_buff, found: &mut Found) -> Option<Ip> {
+    let start = found.payload;
+    let head: [u8; 20] = load(skb, found.base, start)?;
+    let (src, dst) = (word(&head, 12), word(&head, 16));
+    let (mut from, mut to) = (false, false);
+    for target in &TARGETS_V4 {
+        let target = target.load();
+        from |= src == target;
+        to |= dst == target;
+    }
+    let protocol = head[9];
+    if !(from || to || protocol == ICMP) || head[0] >> 4 != 4 {
+        return None;
+    }
+    // Only the first fragment has the ports.
+    if u16::from_be_bytes([head[6], head[7]]) & 0x1fff != 0 {
+        return None;
+    }
+    let packet = &mut found.seen.packet;
+    packet.family = 4;
+    packet.transport = protocol;
+    packet.ttl = head[8];
+    packet.src[..4].copy_from_slice(&head[12..16]);
+    packet.dst[..4].copy_from_slice(&head[16..20]);
+    let end = start + u32::from(u16::from_be_bytes([head[2], head[3]]));
+    Some(Ip { protocol, l4: start + u32::from(head[0] & 15) * 4, end, from, to })
+}
+
+#[inline(always)]
+fn ipv6(skb: *mut __sk_buff, found: &mut Found) -> Option<Ip> {
+    let (base, start) = (found.base, found.payload);
+    let head: [u8; 40] = load(skb, base, start)?;
+    let (src, dst) = ([long(&head, 8), long(&head, 16)], [long(&head, 24), long(&head, 32)]);
+    let (mut from, mut to) = (false, false);
+    for target in TARGETS_V6.chunks_exact(2) {
+        let target = [target[0].load(), target[1].load()];
+        from |= src[0] == target[0] && src[1] == target[1];
+        to |= dst[0] == target[0] && dst[1] == target[1];
+    }
+    let mut protocol = head[6];
+    // Behind extension headers there could be an ICMPv6 error, but hosts send those without any.
+    if !(from || to || protocol == ICMPV6) || head[0] >> 4 != 6 {
+        return None;
+    }
+    let packet = &mut found.seen.packet;
+    packet.family = 6;
+    packet.ttl = head[7];
+    packet.src.copy_from_slice(&head[8..24]);
+    packet.dst.copy_from_slice(&head[24..40]);
+    let end = start + 40 + u32::from(u16::from_be_bytes([head[4], head[5]]));
+    let mut l4 = start + 40;
+    for _ in 0..6 {
+        if !matches!(protocol, 0 | 43 | 44 | 51 | 60) {
+            break;
+        }
+        let ext: [u8; 4] = load(skb, base, l4)?;
+        l4 += match protocol {
+            // Fragment: only the first has the ports.
+            44 if u16::from_be_bytes([ext[2], ext[3]]) & 0xfff8 != 0 => return None,
+            44 => 8,
+            // Authentication header: units of 4 bytes beyond the first two.
+            51 => (u32::from(ext[1]) + 2) * 4,
+            // Hop by hop, routing, destination options: units of 8 bytes beyond the first.
+            _ => (u32::from(ext[1]) + 1) * 8,
+        };
+        protocol = ext[0];
+    }
+    found.seen.packet.transport = protocol;
+    Some(Ip { protocol, l4, end, from, to })
+}
+
+/// The ports decide: the target's address on the target's port.
+#[inline(always)]
+fn transport(skb: *mut __sk_buff, found: &mut Found, ip: Ip, quoted: bool) -> bool {
+    let Ip { protocol, l4, end, from, to } = ip;
+    let Some(ports) = load::<4>(skb, found.base, l4) else { return false };
+    let packet = &mut found.seen.packet;
+    packet.src_port = u16::from_be_bytes([ports[0], ports[1]]);
+    packet.dst_port = u16::from_be_bytes([ports[2], ports[3]]);
+    let port = TARGET_PORT.load();
+    if !(from && packet.src_port == port || to && packet.dst_port == port) {
+        return false;
+    }
+    let payload = if protocol == UDP {
+        l4 + 8
+    } else if quoted {
+        end // An ICMP error need not quote more of TCP than its first eight bytes.
+    } else {
+        let Some(tcp) = load::<2>(skb, found.base, l4 + 12) else { return false };
+        packet.tcp_flags = tcp[1];
+        l4 + u32::from(tcp[0] >> 4) * 4
+    };
+    found.payload = payload;
+    found.payload_len = if end > payload { end - payload } else { 0 };
+    if found.payload_len >= 4
+        && let Some(head) = load(skb, found.base, payload)
+    {
+        found.seen.packet.head = head;
+    }
+    true
+}
+
+/// An ICMP error about a packet of ours; the IP header that it quotes lies behind its own eight bytes.
+#[inline(never)]
+fn quoted(skb: *mut __sk_buff, found: &mut Found, l4: u32, v6: u64) -> u64 {
+    let Some(icmp) = load::<2>(skb, found.base, l4) else { return 0 };
+    let error = if v6 != 0 { matches!(icmp[0], 1..=4) } else { matches!(icmp[0], 3 | 4 | 5 | 11 | 12) };
+    if !error {
+        return 0;
+    }
+    found.payload = l4 + 8;
+    let Some(inner) = ip(skb, found, v6 != 0) else { return 0 };
+    if !matches!(inner.protocol, UDP | TCP) || !(inner.from || inner.to) || !transport(skb, found, inner, true) {
+        return 0;
+    }
+    found.seen.packet.icmp_type = icmp[0];
+    found.seen.packet.icmp_code = icmp[1];
+    1
+}
+
+#[inline(always)]
+fn load<const N: usize>(skb: *mut __sk_buff, base: u32, offset: u32) -> Option<[u8; N]> {
+    let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+    // SAFETY: the helper writes all N bytes, or fails; any bytes are a valid array.
+    unsafe {
+        let status = bpf_skb_load_bytes_relative(skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32, base);
+        if status == 0 { Some(bytes.assume_init()) } else { None }
+    }
+}
+
+/// Four bytes as they stand.
+#[inline(always)]
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[inline(always)]
+fn long(bytes: &[u8], at: usize) -> u64 {
+    let (low, high) = if cfg!(target_endian = "little") { (at, at + 4) } else { (at + 4, at) };
+    u64::from(word(bytes, high)) << 32 | u64::from(word(bytes, low))
+}
