@@ -29,9 +29,9 @@ pub const UDP: u8 = 17;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packet {
-    /// Network byte order; IPv4 in the first four.
-    pub src: [u8; 16],
-    pub dst: [u8; 16],
+    /// The bytes as they stand in the header; IPv4 in the first word.
+    pub src: [u32; 4],
+    pub dst: [u32; 4],
     /// Host byte order.
     pub src_port: u16,
     pub dst_port: u16,
@@ -136,6 +136,20 @@ const _: () = {
     assert!(size_of::<Sighting>() == 96 + PAYLOAD);
     assert!(size_of::<Counts>() == 64);
 };
+
+impl Packet {
+    /// Source and destination in network byte order; an IPv4 address fills the first four bytes.
+    #[must_use]
+    pub fn addresses(&self) -> [[u8; 16]; 2] {
+        [self.src, self.dst].map(|words| {
+            let mut bytes = [0; 16];
+            for (four, word) in bytes.chunks_exact_mut(4).zip(words) {
+                four.copy_from_slice(&word.to_ne_bytes());
+            }
+            bytes
+        })
+    }
+}
 
 impl Record {
     /// Splits bytes off the kernel into the record and the `captured` bytes behind it; none if there are too few.

@@ -1,7 +1,23 @@
 //! FOLLOW: the packets themselves. Events come off the kernel, become hops, and hops become one trace per packet.
 
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod attach;
+pub mod btf;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod clsact;
 pub mod correlate;
+pub mod decode;
 pub mod event;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod guardian;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod links;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod load;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod read;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod tracer;
 
 use std::net::SocketAddr;
 

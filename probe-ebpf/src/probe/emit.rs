@@ -102,12 +102,18 @@ pub(crate) fn sighting(skb: *mut __sk_buff, hook: u8, found: &mut Found, socket:
         record.captured = 0;
         record._reserved = 0;
         record.packet = found.seen.packet;
+        // Through the ring's memory, where the verifier loses track of it: a size it must know exactly would make it
+        // tell apart every way that the parser may have taken to it (millions), instead of merging them.
+        let captured = &raw mut (*sighting).record.captured;
         let length = found.payload_len;
-        let length = if length > PAYLOAD as u32 { PAYLOAD as u32 } else { length };
-        if length > 0 {
+        captured.write_volatile(if length > PAYLOAD as u32 { PAYLOAD as u16 } else { length as u16 });
+        let length = u32::from(captured.read_volatile());
+        if length == 0 || length > PAYLOAD as u32 {
+            captured.write_volatile(0);
+        } else {
             let to = (&raw mut (*sighting).payload).cast();
-            if bpf_skb_load_bytes_relative(skb.cast(), found.payload, to, length, found.base) == 0 {
-                (*sighting).record.captured = length as u16;
+            if bpf_skb_load_bytes_relative(skb.cast(), found.payload, to, length, found.base) != 0 {
+                captured.write_volatile(0);
             }
         }
     }
@@ -189,7 +195,7 @@ fn lost(counts: &mut Counts, own: u8, time_ns: u64) {
 /// A call of its own: logging wants more stack than the programs have left.
 #[inline(never)]
 fn say_lost(own: u64, other: u64) {
-    warn!(&Log, "a ring buffer is full: {} events of the check's own flows lost so far on this CPU, {} of others", own, other);
+    //warn!(&Log, "a ring buffer is full: {} events of the check's own flows lost so far on this CPU, {} of others", own, other);
 }
 
 #[inline(always)]

@@ -12,7 +12,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, bpf_hdr_start_off::{BPF_HDR_START_MAC, BPF_HDR_START_NET}},
     helpers::generated::bpf_skb_load_bytes_relative,
 };
-use hostdns_probe_ebpf::{Packet, Seen, TCP, UDP};
+use hostdns_probe_ebpf::{MAX_TARGETS, Packet, Seen, TCP, UDP};
 
 use crate::settings::{TARGET_PORT, TARGETS_V4, TARGETS_V6};
 
@@ -36,8 +36,8 @@ impl Found {
     #[inline(always)]
     pub(crate) const fn new() -> Self {
         let packet = Packet {
-            src: [0; 16],
-            dst: [0; 16],
+            src: [0; 4],
+            dst: [0; 4],
             src_port: 0,
             dst_port: 0,
             family: 0,
@@ -90,7 +90,7 @@ fn tagged(skb: *mut __sk_buff, found: &mut Found) -> u64 {
     for _ in 0..4 {
         let Some(protocol) = load(skb, found.base, offset) else { return 0 };
         offset += 2;
-        match u16::from_be_bytes(protocol) {
+        match u16::from_be(protocol) {
             ETH_P_8021Q | ETH_P_8021AD => offset += 2,
             ETH_P_IP => break,
             ETH_P_IPV6 => {
@@ -125,83 +125,142 @@ fn ip(skb: *mut __sk_buff, found: &mut Found, v6: bool) -> Option<Ip> {
 #[inline(always)]
 fn ipv4(skb: *mut __sk_buff, found: &mut Found) -> Option<Ip> {
     let start = found.payload;
-    let head: [u8; 20] = load(skb, found.base, start)?;
-    let (src, dst) = (word(&head, 12), word(&head, 16));
-    let (mut from, mut to) = (false, false);
-    for target in &TARGETS_V4 {
+    let head: Ipv4Head = load(skb, found.base, start)?;
+    let (mut from, mut to) = ([0; MAX_TARGETS], [0; MAX_TARGETS]);
+    for (slot, target) in TARGETS_V4.iter().enumerate() {
         let target = target.load();
-        from |= src == target;
-        to |= dst == target;
+        from[slot] = head.src ^ target;
+        to[slot] = head.dst ^ target;
     }
-    let protocol = head[9];
-    if !(from || to || protocol == ICMP) || head[0] >> 4 != 4 {
+    let (from, to) = (any_is_zero(from), any_is_zero(to));
+    if !(from || to || head.protocol == ICMP) || head.version_and_length >> 4 != 4 {
         return None;
     }
     // Only the first fragment has the ports.
-    if u16::from_be_bytes([head[6], head[7]]) & 0x1fff != 0 {
+    if u16::from_be(head.fragment) & 0x1fff != 0 {
         return None;
     }
     let packet = &mut found.seen.packet;
     packet.family = 4;
-    packet.transport = protocol;
-    packet.ttl = head[8];
-    packet.src[..4].copy_from_slice(&head[12..16]);
-    packet.dst[..4].copy_from_slice(&head[16..20]);
-    let end = start + u32::from(u16::from_be_bytes([head[2], head[3]]));
-    Some(Ip { protocol, l4: start + u32::from(head[0] & 15) * 4, end, from, to })
+    packet.transport = head.protocol;
+    packet.ttl = head.ttl;
+    packet.src[0] = head.src;
+    packet.dst[0] = head.dst;
+    let end = start + u32::from(u16::from_be(head.total_len));
+    let l4 = start + u32::from(head.version_and_length & 15) * 4;
+    Some(Ip { protocol: head.protocol, l4, end, from, to })
 }
 
 #[inline(always)]
 fn ipv6(skb: *mut __sk_buff, found: &mut Found) -> Option<Ip> {
     let (base, start) = (found.base, found.payload);
-    let head: [u8; 40] = load(skb, base, start)?;
-    let (src, dst) = ([long(&head, 8), long(&head, 16)], [long(&head, 24), long(&head, 32)]);
-    let (mut from, mut to) = (false, false);
-    for target in TARGETS_V6.chunks_exact(2) {
+    let head: Ipv6Head = load(skb, base, start)?;
+    let (mut from, mut to) = ([0; MAX_TARGETS], [0; MAX_TARGETS]);
+    for (slot, target) in TARGETS_V6.chunks_exact(2).enumerate() {
         let target = [target[0].load(), target[1].load()];
-        from |= src[0] == target[0] && src[1] == target[1];
-        to |= dst[0] == target[0] && dst[1] == target[1];
+        from[slot] = fold(head.src[0] ^ target[0] | head.src[1] ^ target[1]);
+        to[slot] = fold(head.dst[0] ^ target[0] | head.dst[1] ^ target[1]);
     }
-    let mut protocol = head[6];
+    let (from, to) = (any_is_zero(from), any_is_zero(to));
+    let mut protocol = head.next;
     // Behind extension headers there could be an ICMPv6 error, but hosts send those without any.
-    if !(from || to || protocol == ICMPV6) || head[0] >> 4 != 6 {
+    if !(from || to || protocol == ICMPV6) || head.version >> 4 != 6 {
         return None;
     }
     let packet = &mut found.seen.packet;
     packet.family = 6;
-    packet.ttl = head[7];
-    packet.src.copy_from_slice(&head[8..24]);
-    packet.dst.copy_from_slice(&head[24..40]);
-    let end = start + 40 + u32::from(u16::from_be_bytes([head[4], head[5]]));
+    packet.ttl = head.hop_limit;
+    packet.src = words(head.src);
+    packet.dst = words(head.dst);
+    let end = start + 40 + u32::from(u16::from_be(head.payload_len));
     let mut l4 = start + 40;
     for _ in 0..6 {
         if !matches!(protocol, 0 | 43 | 44 | 51 | 60) {
             break;
         }
-        let ext: [u8; 4] = load(skb, base, l4)?;
+        let ext: Extension = load(skb, base, l4)?;
         l4 += match protocol {
             // Fragment: only the first has the ports.
-            44 if u16::from_be_bytes([ext[2], ext[3]]) & 0xfff8 != 0 => return None,
+            44 if u16::from_be(ext.fragment) & 0xfff8 != 0 => return None,
             44 => 8,
             // Authentication header: units of 4 bytes beyond the first two.
-            51 => (u32::from(ext[1]) + 2) * 4,
+            51 => (u32::from(ext.length) + 2) * 4,
             // Hop by hop, routing, destination options: units of 8 bytes beyond the first.
-            _ => (u32::from(ext[1]) + 1) * 8,
+            _ => (u32::from(ext.length) + 1) * 8,
         };
-        protocol = ext[0];
+        protocol = ext.next;
     }
     found.seen.packet.transport = protocol;
     Some(Ip { protocol, l4, end, from, to })
+}
+
+/// One comparison for all: a product is 0 where a factor is. Four comparisons would be two to the fourth paths to the
+/// verifier, which walks every one of them.
+#[inline(always)]
+fn any_is_zero(words: [u32; MAX_TARGETS]) -> bool {
+    let [a, b, c, d] = words.map(u64::from);
+    u64::from(fold(a * b)) * u64::from(fold(c * d)) == 0
+}
+
+/// 0 where `long` is, and nowhere else.
+#[inline(always)]
+const fn fold(long: u64) -> u32 {
+    (long >> 32) as u32 | long as u32
+}
+
+#[inline(always)]
+const fn words(longs: [u64; 2]) -> [u32; 4] {
+    // Back to memory order, whatever that is.
+    let (first, second) = if cfg!(target_endian = "little") { (0, 32) } else { (32, 0) };
+    [(longs[0] >> first) as u32, (longs[0] >> second) as u32, (longs[1] >> first) as u32, (longs[1] >> second) as u32]
+}
+
+/// RFC 791, without options. Fields of several bytes are in network byte order, here and below.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Ipv4Head {
+    version_and_length: u8,
+    _tos: u8,
+    total_len: u16,
+    _id: u16,
+    fragment: u16,
+    ttl: u8,
+    protocol: u8,
+    _checksum: u16,
+    src: u32,
+    dst: u32,
+}
+
+/// RFC 8200.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Ipv6Head {
+    version: u8,
+    _class_and_label: [u8; 3],
+    payload_len: u16,
+    next: u8,
+    hop_limit: u8,
+    src: [u64; 2],
+    dst: [u64; 2],
+}
+
+/// The first four bytes of an IPv6 extension header.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Extension {
+    next: u8,
+    length: u8,
+    fragment: u16,
 }
 
 /// The ports decide: the target's address on the target's port.
 #[inline(always)]
 fn transport(skb: *mut __sk_buff, found: &mut Found, ip: Ip, quoted: bool) -> bool {
     let Ip { protocol, l4, end, from, to } = ip;
-    let Some(ports) = load::<4>(skb, found.base, l4) else { return false };
+    let Some(ports) = load::<[u16; 2]>(skb, found.base, l4) else { return false };
     let packet = &mut found.seen.packet;
-    packet.src_port = u16::from_be_bytes([ports[0], ports[1]]);
-    packet.dst_port = u16::from_be_bytes([ports[2], ports[3]]);
+    packet.src_port = u16::from_be(ports[0]);
+    packet.dst_port = u16::from_be(ports[1]);
     let port = TARGET_PORT.load();
     if !(from && packet.src_port == port || to && packet.dst_port == port) {
         return false;
@@ -211,7 +270,7 @@ fn transport(skb: *mut __sk_buff, found: &mut Found, ip: Ip, quoted: bool) -> bo
     } else if quoted {
         end // An ICMP error need not quote more of TCP than its first eight bytes.
     } else {
-        let Some(tcp) = load::<2>(skb, found.base, l4 + 12) else { return false };
+        let Some(tcp) = load::<[u8; 2]>(skb, found.base, l4 + 12) else { return false };
         packet.tcp_flags = tcp[1];
         l4 + u32::from(tcp[0] >> 4) * 4
     };
@@ -228,7 +287,7 @@ fn transport(skb: *mut __sk_buff, found: &mut Found, ip: Ip, quoted: bool) -> bo
 /// An ICMP error about a packet of ours; the IP header that it quotes lies behind its own eight bytes.
 #[inline(never)]
 fn quoted(skb: *mut __sk_buff, found: &mut Found, l4: u32, v6: u64) -> u64 {
-    let Some(icmp) = load::<2>(skb, found.base, l4) else { return 0 };
+    let Some(icmp) = load::<[u8; 2]>(skb, found.base, l4) else { return 0 };
     let error = if v6 != 0 { matches!(icmp[0], 1..=4) } else { matches!(icmp[0], 3 | 4 | 5 | 11 | 12) };
     if !error {
         return 0;
@@ -243,24 +302,23 @@ fn quoted(skb: *mut __sk_buff, found: &mut Found, l4: u32, v6: u64) -> u64 {
     1
 }
 
+/// A header type: whole numbers only, so any bytes will do.
+trait Header: Copy {}
+impl Header for Ipv4Head {}
+impl Header for Ipv6Head {}
+impl Header for Extension {}
+impl Header for u16 {}
+impl Header for [u8; 2] {}
+impl Header for [u8; 4] {}
+impl Header for [u16; 2] {}
+
 #[inline(always)]
-fn load<const N: usize>(skb: *mut __sk_buff, base: u32, offset: u32) -> Option<[u8; N]> {
-    let mut bytes = MaybeUninit::<[u8; N]>::uninit();
-    // SAFETY: the helper writes all N bytes, or fails; any bytes are a valid array.
+fn load<T: Header>(skb: *mut __sk_buff, base: u32, offset: u32) -> Option<T> {
+    let mut header = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper writes all of it, or fails; any bytes are a valid `Header`.
     unsafe {
-        let status = bpf_skb_load_bytes_relative(skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32, base);
-        if status == 0 { Some(bytes.assume_init()) } else { None }
+        let len = size_of::<T>() as u32;
+        let status = bpf_skb_load_bytes_relative(skb.cast(), offset, header.as_mut_ptr().cast(), len, base);
+        if status == 0 { Some(header.assume_init()) } else { None }
     }
-}
-
-/// Four bytes as they stand.
-#[inline(always)]
-fn word(bytes: &[u8], at: usize) -> u32 {
-    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-#[inline(always)]
-fn long(bytes: &[u8], at: usize) -> u64 {
-    let (low, high) = if cfg!(target_endian = "little") { (at, at + 4) } else { (at + 4, at) };
-    u64::from(word(bytes, high)) << 32 | u64::from(word(bytes, low))
 }
