@@ -188,6 +188,7 @@ fn ipv6(skb: *mut __sk_buff, found: &mut Found) -> Option<Ip> {
             // Hop by hop, routing, destination options: units of 8 bytes beyond the first.
             _ => (u32::from(ext.length) + 1) * 8,
         };
+        l4 = forget(l4);
         protocol = ext.next;
     }
     found.seen.packet.transport = protocol;
@@ -200,6 +201,21 @@ fn ipv6(skb: *mut __sk_buff, found: &mut Found) -> Option<Ip> {
 fn any_is_zero(words: [u32; MAX_TARGETS]) -> bool {
     let [a, b, c, d] = words.map(u64::from);
     u64::from(fold(a * b)) * u64::from(fold(c * d)) == 0
+}
+
+/// The same offset, of which the verifier knows nothing any more. It would otherwise follow every chain of extension
+/// headers by itself, with an offset of its own: millions. What is written in bytes and read as a word is unknown to it.
+#[inline(always)]
+fn forget(offset: u32) -> u32 {
+    let mut word = MaybeUninit::<u16>::uninit();
+    let [first, second] = (offset as u16).to_ne_bytes();
+    // SAFETY: both bytes of the word are written before it is read.
+    unsafe {
+        let bytes = word.as_mut_ptr().cast::<u8>();
+        bytes.write_volatile(first);
+        bytes.add(1).write_volatile(second);
+        u32::from(word.as_ptr().read_volatile())
+    }
 }
 
 /// 0 where `long` is, and nowhere else.
