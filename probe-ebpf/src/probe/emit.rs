@@ -72,7 +72,7 @@ pub(crate) fn sighting(skb: *mut __sk_buff, hook: u8, found: &mut Found, socket:
     // Most packets are seen more than once, and writing in place is cheaper than an update.
     if let Some(known) = SEEN.get_ptr_mut(&key) {
         // SAFETY: a live map value; a torn write by another CPU could only mix two sightings of one skb.
-        unsafe { *known = found.seen };
+        unsafe { copy(&found.seen, &mut *known) };
     } else {
         // Where it fails the sighting still counts; only what later hooks would add to it is lost.
         let _ = SEEN.insert(&key, &found.seen, 0);
@@ -101,7 +101,7 @@ pub(crate) fn sighting(skb: *mut __sk_buff, hook: u8, found: &mut Found, socket:
         record.recalled = 0;
         record.captured = 0;
         record._reserved = 0;
-        record.packet = found.seen.packet;
+        copy(&found.seen.packet, &mut record.packet);
         // Through the ring's memory, where the verifier loses track of it: a size it must know exactly would make it
         // tell apart every way that the parser may have taken to it (millions), instead of merging them.
         let captured = &raw mut (*sighting).record.captured;
@@ -153,14 +153,24 @@ pub(crate) unsafe fn recalled(skb: *mut core::ffi::c_void, len: u32, record: &mu
         return;
     }
     // Without its bytes it is still an event.
-    let Some(mut entry) = ring(own).reserve::<Sighting>(0) else {
-        lost(counts, own, record.time_ns);
-        return;
-    };
     record.captured = 0;
-    // SAFETY: the reserved entry has a `Sighting`'s size and alignment; `captured` 0 says that no payload is valid.
-    unsafe { (*entry.as_mut_ptr()).record = *record };
-    submit(counts, own, entry);
+    let flags = if own == 0 { NO_WAKE } else { WAKE };
+    if ring(own).output::<Record>(&*record, flags).is_ok() {
+        count(counts, own);
+    } else {
+        lost(counts, own, record.time_ns);
+    }
+}
+
+/// Copies a type whose size and place are multiples of eight: in the wire types all are. The compiler's own `memmove`
+/// goes byte by byte.
+#[inline(always)]
+fn copy<T: Copy>(from: &T, to: &mut T) {
+    let (from, to) = ((&raw const *from).cast::<u64>(), (&raw mut *to).cast::<u64>());
+    for long in 0..size_of::<T>() / size_of::<u64>() {
+        // SAFETY: within both, and aligned as said.
+        unsafe { to.add(long).write_volatile(from.add(long).read_volatile()) };
+    }
 }
 
 #[inline(always)]
@@ -195,7 +205,7 @@ fn lost(counts: &mut Counts, own: u8, time_ns: u64) {
 /// A call of its own: logging wants more stack than the programs have left.
 #[inline(never)]
 fn say_lost(own: u64, other: u64) {
-    //warn!(&Log, "a ring buffer is full: {} events of the check's own flows lost so far on this CPU, {} of others", own, other);
+    warn!(&Log, "a ring buffer is full: {} events of the check's own flows lost so far on this CPU, {} of others", own, other);
 }
 
 #[inline(always)]

@@ -76,15 +76,6 @@ impl Node {
         run(&self.node, "ip addr del 169.254.116.108/32 dev lo");
     }
 
-    pub(crate) fn masquerade(&self) {
-        // A classic filter: it runs behind tcx, as Cilium's masquerading runs behind our hook.
-        run(&self.node, "tc qdisc add dev eth0 clsact");
-        run(
-            &self.node,
-            "tc filter add dev eth0 egress pref 1 protocol ip matchall action nat egress 10.0.0.2/32 192.0.2.10",
-        );
-    }
-
     pub(crate) fn index(&self, name: &str) -> u32 {
         self.node.run(|| nix::net::if_::if_nametoindex(name).unwrap()).unwrap()
     }
