@@ -1,5 +1,7 @@
 //! Sockets: one attachment at the root of cgroup v2 sees every pod's sends and receives, and the node's DNS socket's.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::__sk_buff,
     helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
@@ -31,8 +33,9 @@ pub(crate) fn hostdns_sockin(ctx: SkBuffContext) -> i32 {
 
 #[inline(always)]
 fn observe(skb: *mut __sk_buff, hook: u8) {
-    let mut found = Found::new();
-    if !parse(skb, &mut found) {
+    let mut place = MaybeUninit::uninit();
+    let found = Found::zeroed(&mut place);
+    if !parse(skb, found) {
         return;
     }
     if HAVE_NETNS_COOKIE.load() != 0 {
@@ -45,5 +48,5 @@ fn observe(skb: *mut __sk_buff, hook: u8) {
     }
     // SAFETY: the program's own context.
     let socket = unsafe { bpf_get_socket_cookie(skb.cast()) };
-    emit::sighting(skb, hook, &mut found, socket);
+    emit::sighting(skb, hook, found, socket);
 }

@@ -205,7 +205,10 @@ fn lost(counts: &mut Counts, own: u8, time_ns: u64) {
 /// A call of its own: logging wants more stack than the programs have left.
 #[inline(never)]
 fn say_lost(own: u64, other: u64) {
-    warn!(&Log, "a ring buffer is full: {} events of the check's own flows lost so far on this CPU, {} of others", own, other);
+    warn!(
+        &Log,
+        "a ring buffer is full: {} events of the check's own flows lost so far on this CPU, {} of others", own, other
+    );
 }
 
 #[inline(always)]
@@ -222,11 +225,8 @@ fn admit(counts: &mut Counts, time_ns: u64, costly: bool) -> bool {
         counts.admitted = 0;
         counts.admitted_costly = 0;
     }
-    let (admitted, limit) = if costly {
-        (&mut counts.admitted_costly, ADMITTED_COSTLY)
-    } else {
-        (&mut counts.admitted, ADMITTED)
-    };
+    let (admitted, limit) =
+        if costly { (&mut counts.admitted_costly, ADMITTED_COSTLY) } else { (&mut counts.admitted, ADMITTED) };
     if *admitted >= limit {
         return false;
     }

@@ -9,7 +9,10 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, bpf_hdr_start_off::{BPF_HDR_START_MAC, BPF_HDR_START_NET}},
+    bindings::{
+        __sk_buff,
+        bpf_hdr_start_off::{BPF_HDR_START_MAC, BPF_HDR_START_NET},
+    },
     helpers::generated::bpf_skb_load_bytes_relative,
 };
 use hostdns_probe_ebpf::{MAX_TARGETS, Packet, Seen, TCP, UDP};
@@ -35,17 +38,17 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// All zeros. Volatile, and in the caller's place: the compiler would otherwise call `memset`, which on this target
+    /// goes byte by byte, for every packet.
     #[inline(always)]
-    pub(crate) fn new() -> Self {
-        let mut found = MaybeUninit::<Self>::uninit();
-        let longs = found.as_mut_ptr().cast::<u64>();
-        // SAFETY: all of it is written, and zeros are a valid `Found`. Volatile: the compiler would call `memset`
-        // instead, which on this target goes byte by byte, for every packet.
+    pub(crate) fn zeroed(place: &mut MaybeUninit<Self>) -> &mut Self {
+        let longs = place.as_mut_ptr().cast::<u64>();
+        // SAFETY: all of it is written, and zeros are a valid `Found`.
         unsafe {
             for long in 0..size_of::<Self>() / size_of::<u64>() {
                 longs.add(long).write_volatile(0);
             }
-            found.assume_init()
+            place.assume_init_mut()
         }
     }
 }

@@ -5,7 +5,9 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{Global, helpers::generated::bpf_ktime_get_boot_ns, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    Global, helpers::generated::bpf_ktime_get_boot_ns, macros::btf_tracepoint, programs::BtfTracePointContext,
+};
 use hostdns_probe_ebpf::{Record, Seen, hook};
 
 use crate::{

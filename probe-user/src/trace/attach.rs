@@ -82,7 +82,8 @@ pub(crate) fn sockets(ebpf: &mut Ebpf, root: Option<&Path>, netns_known: bool) -
     let root = root.map_or_else(find_cgroup_root, |root| Ok(root.to_owned()));
     let mut attach = |name: &str, side: CgroupSkbAttachType| -> Result<Option<String>, String> {
         let root = root.clone()?;
-        let file = File::open(&root).map_err(|error| format!("cannot open cgroup v2 at {}: {error}", root.display()))?;
+        let file =
+            File::open(&root).map_err(|error| format!("cannot open cgroup v2 at {}: {error}", root.display()))?;
         let program: &mut CgroupSkb = program(ebpf, name)?;
         // aya 0.14 passes a mode other than Single on as a flag that links do not take; links coexist anyway.
         program

@@ -71,8 +71,7 @@ impl Kernel {
     /// # Errors
     /// It cannot be read, or does not hold what is needed.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let bytes =
-            std::fs::read(path).map_err(|source| Error::Read { path: path.display().to_string(), source })?;
+        let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.display().to_string(), source })?;
         Self::parse(&bytes)
     }
 
@@ -80,12 +79,8 @@ impl Kernel {
     /// The bytes are no BTF of this machine's byte order, or lack a struct or field.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let btf = Btf::parse(bytes)?;
-        let [skb, device, net, netns] = btf.find_all([
-            (STRUCT, "sk_buff"),
-            (STRUCT, "net_device"),
-            (STRUCT, "net"),
-            (STRUCT, "possible_net_t"),
-        ])?;
+        let [skb, device, net, netns] =
+            btf.find_all([(STRUCT, "sk_buff"), (STRUCT, "net_device"), (STRUCT, "net"), (STRUCT, "possible_net_t")])?;
         let offset = |id: Option<u32>, path: &[&str]| -> Result<u32, Error> {
             let id = id.ok_or_else(|| Error::Missing(path.join(".")))?;
             btf.offset(id, &path[1..])?.ok_or_else(|| Error::Missing(path.join(".")))

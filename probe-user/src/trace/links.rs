@@ -17,8 +17,13 @@ const RTMGRP_LINK: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Change {
     /// New, or changed.
-    Present { index: u32, name: String },
-    Gone { index: u32 },
+    Present {
+        index: u32,
+        name: String,
+    },
+    Gone {
+        index: u32,
+    },
     /// Events were lost (the socket's buffer overran): names must be looked up anew.
     Overrun,
 }

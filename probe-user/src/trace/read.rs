@@ -61,9 +61,8 @@ pub(crate) struct Reader {
 impl Reader {
     /// Takes the buffers out of the object. Buffers that cannot be had cost bytes of packets, not events.
     pub(crate) fn new(ebpf: &mut Ebpf, drop_reasons: BTreeMap<u32, String>) -> Result<Self, Error> {
-        let ring = |ebpf: &mut Ebpf, name| {
-            RingBuf::try_from(take(ebpf, name)?).map_err(|source| Error::Map { name, source })
-        };
+        let ring =
+            |ebpf: &mut Ebpf, name| RingBuf::try_from(take(ebpf, name)?).map_err(|source| Error::Map { name, source });
         let mut array = PerfEventArray::try_from(take(ebpf, "PACKETS")?)
             .map_err(|source| Error::Map { name: "PACKETS", source })?;
         let mut packets = Vec::new();
@@ -73,9 +72,8 @@ impl Reader {
                 Err(error) => tracing::warn!(cpu, %error, "no perf buffer: drops on this CPU come without bytes"),
             }
         }
-        let logger = EbpfLogger::init(ebpf)
-            .inspect_err(|error| tracing::debug!(%error, "the programs cannot log"))
-            .ok();
+        let logger =
+            EbpfLogger::init(ebpf).inspect_err(|error| tracing::debug!(%error, "the programs cannot log")).ok();
         Ok(Self {
             own: ring(ebpf, "OWN_EVENTS")?,
             other: ring(ebpf, "OTHER_EVENTS")?,

@@ -62,9 +62,8 @@ impl Node {
             use std::os::fd::{AsFd as _, AsRawFd as _};
             to.as_fd().as_raw_fd()
         });
-        let command = format!(
-            "ip link add {name} address {near} type veth peer name eth0 address {far} netns {far_netns}"
-        );
+        let command =
+            format!("ip link add {name} address {near} type veth peer name eth0 address {far} netns {far_netns}");
         run(&self.node, &command);
     }
 
@@ -129,13 +128,7 @@ fn socket_cookie(socket: &UdpSocket) -> u64 {
     let mut len = 8;
     // SAFETY: `cookie` and `len` outlive the call and fit SO_COOKIE's u64.
     let status = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut len,
-        )
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_COOKIE, (&raw mut cookie).cast(), &raw mut len)
     };
     assert_eq!(status, 0, "SO_COOKIE");
     cookie

@@ -47,7 +47,8 @@ impl Devices {
     ) -> io::Result<Self> {
         let (stopped, stop) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
         let thread = std::thread::Builder::new().name("trace-attach".into()).spawn(move || {
-            let forced = config.force_clsact || std::env::var_os("HOSTDNS_PROBE_FORCE_CLSACT").is_some_and(|v| v == "1");
+            let forced =
+                config.force_clsact || std::env::var_os("HOSTDNS_PROBE_FORCE_CLSACT").is_some_and(|v| v == "1");
             let work = Work {
                 ebpf,
                 exits,
@@ -91,9 +92,11 @@ impl Work {
             .inspect_err(|error| tracing::warn!(%error, "new devices are not followed: no link events"))
             .ok();
         if let Err(why) = attach::load_device_programs(&mut self.ebpf) {
-            let hooks = self.config.interfaces.iter().map(|interface| {
-                attach::hook("tcx", Some(&interface.name), Err(why.clone()))
-            });
+            let hooks = self
+                .config
+                .interfaces
+                .iter()
+                .map(|interface| attach::hook("tcx", Some(&interface.name), Err(why.clone())));
             lock(&self.hooks).extend(hooks);
             let _ = ready.send(());
             return;
@@ -167,8 +170,12 @@ impl Work {
                         .iter()
                         .map(|interface| (interface.index(), interface.name().to_string_lossy().into_owned()))
                         .collect();
-                    let gone: Vec<u32> =
-                        self.attached.keys().filter(|&index| !present.iter().any(|(i, _)| i == index)).copied().collect();
+                    let gone: Vec<u32> = self
+                        .attached
+                        .keys()
+                        .filter(|&index| !present.iter().any(|(i, _)| i == index))
+                        .copied()
+                        .collect();
                     gone.into_iter().for_each(|index| self.follow(Change::Gone { index }));
                     present.into_iter().for_each(|(index, name)| self.follow(Change::Present { index, name }));
                 }
