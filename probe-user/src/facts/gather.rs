@@ -10,6 +10,7 @@ use super::{DropCount, Fact, Facts};
 use crate::{netns::Netns, target::Targets};
 
 mod agent;
+mod batch;
 mod bytes;
 mod containers;
 mod coredns;

@@ -121,8 +121,8 @@ impl Agent {
             ]),
             kube_proxy_replacement: says.pick([
                 says.health("/kube-proxy-replacement/mode", text),
-                says.config("KubeProxyReplacement", text),
-                says.setting("kube-proxy-replacement", word),
+                says.config("KubeProxyReplacement", |v| v.as_str().map(capitalized)),
+                says.setting("kube-proxy-replacement", |text| Some(capitalized(text))),
             ]),
             // EnableTCX is a wish: where the kernel has no tcx, the agent falls back.
             attach_mode: says.pick([
@@ -261,6 +261,12 @@ fn text(value: &Value) -> Option<String> {
 
 fn word(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// The agent's status says `True` where its settings say `true`.
+fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 fn flag(text: &str) -> Option<bool> {

@@ -5,12 +5,14 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuHashMap, lpm_trie::Key};
 
+use super::batch::Batches;
 use super::layout::{self, IPCACHE_KEY, IPCACHE_VALUE_V1, IPCACHE_VALUE_V2, LXC_KEY, LXC_VALUE};
 use super::layout::{METRICS_KEY, METRICS_VALUE, SNAT_KEY, SNAT_VALUE};
 use crate::facts::{Cilium, DropCount, Fact};
@@ -139,13 +141,12 @@ impl Maps {
     }
 
     fn snat_entries(&self, targets: &[IpAddr]) -> BTreeMap<IpAddr, Fact<u32>> {
-        type Snat = HashMap<MapData, [u8; SNAT_KEY], [u8; SNAT_VALUE]>;
         let name = "cilium_snat_v4_external";
-        let map = self.open(name, (SNAT_KEY, SNAT_VALUE)).and_then(|map| Ok(Snat::try_from(map)?));
+        let map = self.open(name, (SNAT_KEY, SNAT_VALUE));
         let mut counts = BTreeMap::<Ipv4Addr, u32>::new();
         let walked = map.as_ref().ok().map(|map| {
-            walk(map.keys(), |key| {
-                if let Some(address) = layout::snat_towards(&key)
+            walk_batches(map, |key| {
+                if let Some(address) = layout::snat_towards(key)
                     && targets.contains(&IpAddr::V4(address))
                 {
                     *counts.entry(address).or_default() += 1;
@@ -234,6 +235,31 @@ fn walk<K>(keys: impl Iterator<Item = Result<K, MapError>>, mut visit: impl FnMu
         }
     }
     Ok(())
+}
+
+/// The same with many keys to a call, where the kernel can do that.
+fn walk_batches(map: &Map, mut visit: impl FnMut(&[u8; SNAT_KEY])) -> Result<(), usize> {
+    let (Map::HashMap(data) | Map::LruHashMap(data)) = map else { return Err(0) };
+    let started = Instant::now();
+    let mut batches = Batches::<SNAT_KEY, SNAT_VALUE>::new(data.fd().as_fd());
+    let mut seen = 0;
+    loop {
+        match batches.next() {
+            Ok(Some(keys)) => {
+                keys.iter().for_each(&mut visit);
+                seen += keys.len();
+            }
+            Ok(None) => return Ok(()),
+            Err(_) if seen == 0 => {
+                let keys = HashMap::<_, [u8; SNAT_KEY], [u8; SNAT_VALUE]>::try_from(map).map_err(|_| 0_usize)?;
+                return walk(keys.keys(), |key| visit(&key));
+            }
+            Err(_) => return Err(seen),
+        }
+        if seen >= WALK_MAX || started.elapsed() > WALK_LIMIT {
+            return Err(seen);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
+    io,
     net::IpAddr,
     os::fd::AsRawFd as _,
     path::Path,
@@ -97,8 +98,20 @@ impl Node {
         Ok(Self { netlink, links, addressed: addresses.map(|(index, _)| index).collect() })
     }
 
+    /// One process of a namespace may end meanwhile; any other leads there too.
+    fn link_to_any(&self, members: &[&Process]) -> io::Result<Option<&Link>> {
+        let mut result = Ok(None);
+        for process in members {
+            result = self.link_to(process);
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
     /// The link whose other end is in the namespace of `process`.
-    fn link_to(&self, process: &Process) -> std::io::Result<Option<&Link>> {
+    fn link_to(&self, process: &Process) -> io::Result<Option<&Link>> {
         let namespace = File::open(process.path.join("ns/net"))?;
         let Ok(Some(nsid)) = rtnetlink::nsid(&self.netlink, namespace.as_raw_fd()) else { return Ok(None) };
         let paired =
@@ -115,14 +128,12 @@ fn pod<'a>(
     names: &Names,
     gaps: &mut Vec<String>,
 ) -> Option<Found<'a>> {
-    let mut opened = members.iter().map(|process| node.link_to(process));
-    let link = match opened.find(Result::is_ok).or_else(|| node.link_to(members.first()?).into()) {
-        Some(Ok(link)) => link?,
-        Some(Err(e)) => {
+    let link = match node.link_to_any(members) {
+        Ok(link) => link?,
+        Err(e) => {
             gaps.push(format!("the network namespace of process {} cannot be opened: {e}", members.first()?.pid));
             return None;
         }
-        None => return None,
     };
     let coredns = members.iter().copied().find(|process| process.is_coredns());
     let container = |process: &Process| containers::of_cgroup(&read_text(&process.path.join("cgroup"), 64 << 10).ok()?);
@@ -148,13 +159,13 @@ fn pod<'a>(
 /// All of a pod but its network.
 fn describe(process: &Process, role: PodRole, container: Option<Container>, names: &Names) -> Pod {
     let uid = container.as_ref().map(|container| container.pod_uid.as_str());
-    let (name, namespace) = names.of(process, uid);
-    let fallback = match role {
-        PodRole::Health => "cilium-health".to_owned(),
-        PodRole::Coredns | PodRole::Other => format!("{} (pid {})", process.name, process.pid),
+    let (name, namespace) = match role {
+        // It is a process of the agent's pod, but no part of it to the datapath.
+        PodRole::Health => (Some("cilium-health".to_owned()), None),
+        PodRole::Coredns | PodRole::Other => names.of(process, uid),
     };
     Pod {
-        name: name.unwrap_or(fallback),
+        name: name.unwrap_or_else(|| format!("{} (pid {})", process.name, process.pid)),
         namespace,
         container: container.and_then(|container| container.id),
         role,

@@ -12,6 +12,9 @@ use std::{
 const MAX: usize = 100_000;
 const LIMIT: Duration = Duration::from_millis(400);
 
+/// Inode of the node's own PID namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
+const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
+
 /// Device and inode of a network namespace.
 pub(super) type NetnsKey = (u64, u64);
 
@@ -39,7 +42,7 @@ impl Processes {
     /// There is no /proc.
     pub(super) fn read(proc_root: &Path) -> io::Result<Self> {
         let started = Instant::now();
-        let mut seen = Self::default();
+        let (mut seen, mut hidden) = (Self::default(), 0);
         for entry in fs::read_dir(proc_root)?.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             if seen.all.len() >= MAX || started.elapsed() > LIMIT {
@@ -48,10 +51,17 @@ impl Processes {
             }
             let path = entry.path();
             let Ok(name) = read_text(&path.join("comm"), 64) else { continue };
-            let netns = fs::metadata(path.join("ns/net")).ok().map(|meta| (meta.dev(), meta.ino()));
+            // One that is ending has none any more; only what is refused is a gap.
+            let netns = fs::metadata(path.join("ns/net"));
+            let refused = netns.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
+            hidden += usize::from(refused && pid != 1); // the node's init is in no pod
+            let netns = netns.ok().map(|meta| (meta.dev(), meta.ino()));
             seen.all.push(Process { pid, name: name.trim_end().to_owned(), netns, path });
         }
-        let hidden = seen.all.iter().filter(|process| process.netns.is_none()).count();
+        let pid_namespace = fs::metadata(proc_root.join("self/ns/pid")).map(|meta| meta.ino());
+        if pid_namespace.is_ok_and(|inode| inode != INITIAL_PID_NAMESPACE) {
+            seen.gaps.push("processes outside of this PID namespace are not seen (hostPID: true)".into());
+        }
         if hidden > 0 {
             seen.gaps.push(format!("the network namespaces of {hidden} processes may not be read (CAP_SYS_PTRACE)"));
         }

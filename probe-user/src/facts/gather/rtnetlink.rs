@@ -197,6 +197,8 @@ fn route_kind(kind: u8) -> String {
 /// (include/uapi/linux/fib_rules.h). The text is as `ip rule` writes it. `None` for the kernel's own three.
 pub(super) fn rule(payload: &[u8]) -> Option<Rule> {
     const FIB_RULE_INVERT: u32 = 2;
+    // Multicast routing has rules of its own, and answers too.
+    matches!(i32::from(byte(payload, 0)?), libc::AF_INET | libc::AF_INET6).then_some(())?;
     let attributes = Attributes(payload.get(12..)?);
     let number = |kind| attributes.find(kind).and_then(|b| u32_at(b, 0));
     let priority = number(6).unwrap_or(0);

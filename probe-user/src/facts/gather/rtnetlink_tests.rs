@@ -84,6 +84,8 @@ fn the_kernels_rules_are_left_out_and_ciliums_are_told() {
     let found = rule(&cilium).unwrap();
     assert_eq!((found.priority, found.text.as_str()), (9, "from all fwmark 0x200/0xf00 lookup 2004"));
     let moved = rule(&message(&lookup(255), &[(6, &100_u32.to_ne_bytes())])).unwrap();
+    let multicast = message(&[129, 0, 0, 0, 254, 0, 0, 1, 0, 0, 0, 0], &[(6, &32767_u32.to_ne_bytes())]);
+    assert_eq!(rule(&multicast), None);
     assert_eq!((moved.priority, moved.text.as_str()), (100, "from all lookup local"));
 }
 
