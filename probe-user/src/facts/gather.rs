@@ -192,7 +192,7 @@ fn of_processes(sources: &Sources) -> OfProcesses {
 fn settings(named: Option<&Path>, agent: Option<&processes::Process>) -> (Option<agent::Settings>, Option<String>) {
     let directory = match (named, agent) {
         (Some(directory), _) => directory.to_owned(),
-        (None, Some(agent)) => agent.inside(Path::new("/tmp/cilium/config-map")),
+        (None, Some(agent)) => agent.directory(Path::new("/tmp/cilium/config-map")),
         (None, None) => return (None, None),
     };
     match agent::Settings::read(&directory) {

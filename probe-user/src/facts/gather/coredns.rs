@@ -1,12 +1,6 @@
 //! What the CoreDNS processes of this node forward `.` to: their Corefiles, read through /proc as they see them.
 
-use std::{
-    fs::File,
-    io::{self, Read as _},
-    path::Path,
-};
-
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use std::path::Path;
 
 use super::{corefile, processes::Process};
 use crate::facts::{Corefile, Fact};
@@ -40,7 +34,7 @@ fn of_process(process: &Process, pod: &str) -> Result<(Corefile, Vec<String>), S
     };
     let mut failures = Vec::new();
     for path in paths {
-        match read_inside(process, Path::new(path)) {
+        match process.read_inside(Path::new(path)) {
             Ok(text) => return Ok(read_text(process, pod, path, &text)),
             Err(e) => failures.push(format!("{path}: {e}")),
         }
@@ -61,7 +55,7 @@ fn read_text(process: &Process, pod: &str, path: &str, text: &str) -> (Corefile,
             forwards_to.push(target);
             continue;
         }
-        match read_inside(process, Path::new(&target)) {
+        match process.read_inside(Path::new(&target)) {
             Ok(text) => forwards_to.extend(corefile::nameservers(&text)),
             Err(e) => {
                 unread.push(format!("{target} ({e})"));
@@ -84,27 +78,6 @@ fn conf(arguments: &[String]) -> Option<String> {
         }
     }
     None
-}
-
-/// A file of a process, of at most 1 MiB. Links in it are resolved below the process's own root: what a pod wrote must
-/// not lead to a file of the node. A pipe in its place is not waited for.
-fn read_inside(process: &Process, path: &Path) -> io::Result<String> {
-    const MAX: u64 = 1 << 20;
-    let (root, relative) = match path.strip_prefix("/") {
-        Ok(relative) => (process.path.join("root"), relative),
-        Err(_) => (process.path.join("cwd"), path),
-    };
-    let root = File::open(root)?;
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let file = File::from(openat2(&root, relative, how)?);
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a file"));
-    }
-    let mut text = String::new();
-    file.take(MAX).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 #[cfg(test)]

@@ -66,8 +66,8 @@ fn of_log_directory(name: &str) -> Option<(String, (String, String))> {
 
 /// From the service account that most pods have.
 fn namespace(process: &Process) -> Option<String> {
-    let account = process.path.join("root/var/run/secrets/kubernetes.io/serviceaccount/namespace");
-    let name = read_text(&account, 256).ok().map(|text| text.trim().to_owned());
+    let account = Path::new("/var/run/secrets/kubernetes.io/serviceaccount/namespace");
+    let name = process.read_inside(account).ok().map(|text| text.trim().to_owned());
     name.filter(|name| is_label(name))
 }
 

@@ -5,10 +5,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
+    fs::{self, File},
     io,
     net::IpAddr,
-    os::fd::AsRawFd as _,
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::Path,
     time::{Duration, Instant},
 };
@@ -67,7 +67,17 @@ pub(super) fn find<'a>(
     let on_host = here.into_iter().filter(|process| process.netns.is_some() && process.is_coredns());
     found.extend(on_host.map(|process| Found { pod: host_network(process, own, &names), coredns: Some(process) }));
     found.sort_by_key(|found| rank(found.pod.role));
+    if found.is_empty() && !in_initial_pid_namespace(proc_root) {
+        gaps.push("processes outside of this PID namespace are not seen (hostPID: true)".into());
+    }
     Ok((found, gaps))
+}
+
+/// Whether every process of the machine can be seen. Inside a node that is a container itself they cannot, and need
+/// not, so this counts only where nothing was found.
+fn in_initial_pid_namespace(proc_root: &Path) -> bool {
+    const PROC_PID_INIT_INO: u64 = 0xefff_fffc; // include/linux/proc_ns.h
+    fs::metadata(proc_root.join("self/ns/pid")).is_ok_and(|meta| meta.ino() == PROC_PID_INIT_INO)
 }
 
 const fn rank(role: PodRole) -> u8 {

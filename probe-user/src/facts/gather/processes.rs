@@ -1,19 +1,18 @@
 //! The processes that can be seen, each with its network namespace.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+
 /// More processes than this, or longer, is not looked at.
 const MAX: usize = 100_000;
 const LIMIT: Duration = Duration::from_millis(400);
-
-/// Inode of the node's own PID namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
-const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
 
 /// Device and inode of a network namespace.
 pub(super) type NetnsKey = (u64, u64);
@@ -58,10 +57,6 @@ impl Processes {
             let netns = netns.ok().map(|meta| (meta.dev(), meta.ino()));
             seen.all.push(Process { pid, name: name.trim_end().to_owned(), netns, path });
         }
-        let pid_namespace = fs::metadata(proc_root.join("self/ns/pid")).map(|meta| meta.ino());
-        if pid_namespace.is_ok_and(|inode| inode != INITIAL_PID_NAMESPACE) {
-            seen.gaps.push("processes outside of this PID namespace are not seen (hostPID: true)".into());
-        }
         if hidden > 0 {
             seen.gaps.push(format!("the network namespaces of {hidden} processes may not be read (CAP_SYS_PTRACE)"));
         }
@@ -86,12 +81,32 @@ impl Process {
         Ok(split_nul(&read_text(&self.path.join("environ"), 1 << 20)?))
     }
 
-    /// A path as the process sees it.
-    pub(super) fn inside(&self, path: &Path) -> PathBuf {
-        match path.strip_prefix("/") {
-            Ok(relative) => self.path.join("root").join(relative),
-            Err(_) => self.path.join("cwd").join(path),
+    /// A directory as the process sees it. Only for processes of the node that may be trusted: links lead where they
+    /// lead.
+    pub(super) fn directory(&self, path: &Path) -> PathBuf {
+        self.path.join("root").join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// A file as the process sees it, of at most 1 MiB; a relative path is one of its working directory. Links are
+    /// resolved below the process's own root: what a pod wrote must not lead to a file of the node. A pipe in its place
+    /// is not waited for.
+    pub(super) fn read_inside(&self, path: &Path) -> io::Result<String> {
+        const MAX: u64 = 1 << 20;
+        let (root, relative) = match path.strip_prefix("/") {
+            Ok(relative) => (self.path.join("root"), relative),
+            Err(_) => (self.path.join("cwd"), path),
+        };
+        let root = File::open(root)?;
+        let how = OpenHow::new()
+            .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        let file = File::from(openat2(&root, relative, how)?);
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is not a file"));
         }
+        let mut text = String::new();
+        file.take(MAX).read_to_string(&mut text)?;
+        Ok(text)
     }
 }
 
@@ -101,9 +116,8 @@ fn split_nul(text: &str) -> Vec<String> {
 
 /// A file of at most `max` bytes; what is longer is cut.
 pub(super) fn read_text(path: &Path, max: u64) -> io::Result<String> {
-    let file = fs::OpenOptions::new().read(true).open(path)?;
     let mut bytes = Vec::new();
-    file.take(max).read_to_end(&mut bytes)?;
+    File::open(path)?.take(max).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -119,7 +133,7 @@ mod tests {
         assert_eq!(own.netns, Some((meta.dev(), meta.ino())));
         assert!(!own.is_coredns());
         assert_eq!(own.arguments().unwrap().first(), std::env::args().next().as_ref());
-        assert!(own.inside(Path::new("/proc/self/comm")).exists());
+        assert!(own.directory(Path::new("/proc/self")).is_dir());
     }
 
     #[test]
