@@ -98,14 +98,17 @@ pub async fn gather(sources: &Sources) -> Facts {
             facts.coredns = Fact::unavailable(&why, pods::SOURCE);
         }
     }
-    if let Ok(kernel) = kernel {
-        facts.kernel = kernel;
+    match kernel {
+        Ok(kernel) => facts.kernel = kernel,
+        Err(why) => tracing::warn!("{why}"),
     }
-    if let Ok(network) = network {
-        facts.network = network;
+    match network {
+        Ok(network) => facts.network = network,
+        Err(why) => tracing::warn!("{why}"),
     }
     facts.firewall = firewall.unwrap_or_else(|why| Fact::unavailable(why, "nf_tables"));
-    if let Ok((of_maps, skip_fib, pinned)) = cilium {
+    let of_cilium = cilium.inspect_err(|why| tracing::warn!("{why}"));
+    if let Ok((of_maps, skip_fib, pinned)) = of_cilium {
         facts.cilium.lxc = of_maps.lxc;
         facts.cilium.ipcache = of_maps.ipcache;
         facts.cilium.not_masqueraded = of_maps.not_masqueraded;

@@ -13,18 +13,23 @@ pub(super) fn of_cgroup(text: &str) -> Option<Container> {
     text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).find_map(of_path)
 }
 
+/// A reader with a cgroup namespace of its own sees paths from there (`/../../pod<uid>/<id>`), so the part that is the
+/// pod is looked for, whatever stands before it.
 fn of_path(path: &str) -> Option<Container> {
-    let mut parts = path.split('/').skip_while(|part| !part.starts_with("kubepods"));
+    let mut parts = path.split('/');
     let pod_uid = parts.find_map(uid)?;
     let id = parts.next().map(container_id).filter(|id| !id.is_empty()).map(str::to_owned);
     Some(Container { pod_uid, id })
 }
 
 fn uid(part: &str) -> Option<String> {
-    match part.strip_suffix(".slice") {
-        Some(slice) => Some(slice.rsplit_once("-pod")?.1.replace('_', "-")),
-        None => part.strip_prefix("pod").filter(|uid| !uid.is_empty() && !part.starts_with("pods")).map(str::to_owned),
-    }
+    let uid = match part.strip_suffix(".slice") {
+        Some(slice) => slice.rsplit_once("-pod")?.1.replace('_', "-"),
+        None => part.strip_prefix("pod")?.to_owned(),
+    };
+    // A UUID, or the 32 digits of a static pod's hash.
+    let digits = uid.chars().filter(char::is_ascii_hexdigit).count();
+    (digits == 32 && uid.chars().all(|c| c == '-' || c.is_ascii_hexdigit())).then_some(uid)
 }
 
 /// Without what the runtime puts around it: `cri-containerd-<id>.scope`, `crio-`, `docker-`.
@@ -51,6 +56,7 @@ mod tests {
                 "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{underscored}.slice/cri-containerd-{ID}.scope"
             ),
             format!("0::/kubepods.slice/kubepods-pod{underscored}.slice/crio-{ID}.scope"),
+            format!("0::/../../pod{UID}/{ID}"),
             format!("5:cpu:/kubepods/burstable/pod{UID}/{ID}\n0::/"),
         ];
         for path in &paths {
@@ -67,7 +73,15 @@ mod tests {
 
     #[test]
     fn what_is_no_pod_is_none() {
-        for path in ["0::/", "0::/system.slice/sshd.service", "0::/kubepods/burstable", "0::/podman/abc", "", "0:"] {
+        for path in [
+            "0::/",
+            "0::/system.slice/sshd.service",
+            "0::/kubepods/burstable",
+            "0::/podman/abc",
+            "0::/kubepods/burstable/podless",
+            "",
+            "0:",
+        ] {
             assert_eq!(of_cgroup(path), None, "{path}");
         }
     }
