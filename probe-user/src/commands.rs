@@ -1,5 +1,7 @@
 //! One file per subcommand: its arguments and its `run`.
 
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod check;
 pub mod completions;
 pub mod explain;
 pub mod man;
@@ -57,6 +59,10 @@ impl From<Exit> for ExitCode {
 pub fn run(cli: Cli) -> anyhow::Result<Exit> {
     let global = &cli.global;
     match cli.command {
+        #[cfg(all(feature = "probe", target_os = "linux"))]
+        Command::Check(args) => check::run(&args, global),
+        #[cfg(all(feature = "probe", target_os = "linux"))]
+        Command::Query(args) => query::run(&args, global),
         Command::Explain(args) => {
             let mut text = Vec::new();
             explain::run(&args, &mut text)?;
