@@ -5,6 +5,7 @@
 //! mounts show what a node's would, so that `check` inside finds everything by itself; when PID 1 dies, the kernel takes
 //! the rest away.
 
+pub mod agent;
 pub mod ask;
 pub mod cgroup;
 pub mod datapath;
