@@ -6,7 +6,10 @@ enum Cli {
     Lab(LabArgs),
 }
 
-fn main() -> anyhow::Result<std::process::ExitCode> {
+fn main() -> std::process::ExitCode {
     let Cli::Lab(args) = Cli::parse();
-    run(args)
+    run(args).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        std::process::ExitCode::FAILURE
+    })
 }

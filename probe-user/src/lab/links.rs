@@ -142,8 +142,7 @@ impl Links {
             Some(gateway) => {
                 route = route
                     .gateway(gateway)
-                    .map_err(|error| Error::Io { what: what(), source: std::io::Error::other(error) })?
-                    .onlink();
+                    .map_err(|error| Error::Io { what: what(), source: std::io::Error::other(error) })?;
             }
             None if destination.is_ipv4() => route = route.scope(RouteScope::Link),
             None => {}

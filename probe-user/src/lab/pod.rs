@@ -155,7 +155,9 @@ pub fn run() -> Result<(), Error> {
     set_comm(&plan.comm);
     say("made")?;
     let mut go = String::new();
-    io::stdin().read_line(&mut go).map_err(Error::io("the node went away"))?;
+    if io::stdin().read_line(&mut go).map_err(Error::io("the node went away"))? == 0 {
+        return Ok(()); // the lab came to nothing, and said so
+    }
     match &plan.work {
         Work::Idle => {
             say("serving")?;
