@@ -109,18 +109,25 @@ struct Exec {
 
 #[derive(Debug, Args)]
 struct Check {
-    /// Scenario to bring up, check and take down.
-    #[arg(conflicts_with = "lab")]
-    scenario: Option<String>,
-    /// A standing lab to check instead.
+    /// A standing lab to check, in place of a scenario.
     #[arg(long)]
     lab: Option<String>,
     /// A real CoreDNS to run in its pod.
     #[arg(long, value_name = "PATH", conflicts_with = "lab")]
     coredns: Option<PathBuf>,
-    /// Arguments for check.
-    #[arg(last = true)]
-    args: Vec<String>,
+    /// The scenario to bring up, check and take down; then arguments for check.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "SCENARIO] [CHECK ARGS")]
+    rest: Vec<String>,
+}
+
+impl Check {
+    /// The scenario, if one is named, and the arguments for check.
+    fn split(&self) -> (Option<&str>, &[String]) {
+        match self.rest.split_first() {
+            Some((first, rest)) if self.lab.is_none() && !first.starts_with('-') => (Some(first), rest),
+            _ => (None, &self.rest),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -147,7 +154,7 @@ pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
         LabCommand::List { output } => list(output),
         LabCommand::Up(up) => bring_up(&up),
         LabCommand::Exec(exec) => run_inside(exec),
-        LabCommand::Check(check) => check_lab(check),
+        LabCommand::Check(check) => check_lab(&check),
         LabCommand::Matrix(args) => run_matrix(&args),
         LabCommand::Down { name, all } => down(name.as_deref(), all),
         LabCommand::Supervise => Ok(supervisor::run().map(|()| ExitCode::SUCCESS)?),
@@ -240,24 +247,26 @@ fn run_inside(args: Exec) -> anyhow::Result<ExitCode> {
     Ok(wait(enter::spawn(&lab, args.pod.as_deref(), command)?)?)
 }
 
-fn check_lab(args: Check) -> anyhow::Result<ExitCode> {
+fn check_lab(args: &Check) -> anyhow::Result<ExitCode> {
+    let (scenario, check_args) = args.split();
     let mut command = enter::this_program();
     command.arg("check");
-    if let Some(name) = args.scenario.as_deref() {
-        let scenario = find(name)?;
-        command.args(&scenario.check_args).args(&args.args);
-        eprintln!("{}: {}", scenario.name, scenario.description);
-        let lab = Lab::up(&matrix::plan(&scenario, args.coredns))?;
-        let code = enter::spawn(&lab.standing, None, command).map_err(anyhow::Error::from).and_then(|c| Ok(wait(c)?));
-        lab.down()?;
-        return code;
-    }
-    let lab = standing::find(args.lab.as_deref())?;
-    if let Some(scenario) = scenarios::find(&lab.scenario) {
-        command.args(&scenario.check_args);
-    }
-    command.args(&args.args);
-    Ok(wait(enter::spawn(&lab, None, command)?)?)
+    let Some(name) = scenario else {
+        let lab = standing::find(args.lab.as_deref())?;
+        if let Some(scenario) = scenarios::find(&lab.scenario) {
+            command.args(&scenario.check_args);
+        }
+        command.args(check_args);
+        return Ok(wait(enter::spawn(&lab, None, command)?)?);
+    };
+    let scenario = find(name)?;
+    command.args(&scenario.check_args).args(check_args);
+    eprintln!("{}: {}", scenario.name, scenario.description);
+    let lab = Lab::up(&matrix::plan(&scenario, args.coredns.clone()))?;
+    let code =
+        enter::spawn(&lab.standing, None, command).map_err(anyhow::Error::from).and_then(|child| Ok(wait(child)?));
+    lab.down()?;
+    code
 }
 
 fn run_matrix(args: &MatrixArgs) -> anyhow::Result<ExitCode> {
@@ -333,5 +342,37 @@ fn print(text: &str) -> io::Result<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        command: LabCommand,
+    }
+
+    fn check(args: &[&str]) -> Check {
+        let line = ["lab", "check"].iter().chain(args);
+        match Cli::try_parse_from(line).expect("a good command line").command {
+            LabCommand::Check(check) => check,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn arguments_of_check_come_after_the_scenario_or_the_lab() {
+        let with_scenario = check(&["issue-36761-leak", "--output", "json"]);
+        let json = ["--output".to_owned(), "json".to_owned()];
+        assert_eq!(with_scenario.split(), (Some("issue-36761-leak"), &json[..]));
+        let with_lab = check(&["--lab", "mine", "--output", "json"]);
+        assert_eq!((with_lab.lab.as_deref(), with_lab.split()), (Some("mine"), (None, &json[..])));
+        assert_eq!(check(&["--", "--output", "json"]).split(), (None, &json[..]));
+        assert_eq!(check(&[]).split(), (None, &[][..]));
     }
 }

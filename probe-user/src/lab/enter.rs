@@ -108,6 +108,8 @@ fn own_cgroup_mount() -> io::Result<()> {
             libc::MS_REC | libc::MS_PRIVATE,
             std::ptr::null(),
         ))?;
+        // A file system is not mounted on top of itself.
+        call(libc::umount2(c"/sys/fs/cgroup".as_ptr(), libc::MNT_DETACH))?;
         call(libc::mount(c"cgroup2".as_ptr(), c"/sys/fs/cgroup".as_ptr(), c"cgroup2".as_ptr(), 0, std::ptr::null()))
     }
 }

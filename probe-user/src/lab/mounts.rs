@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::Error;
 
@@ -32,6 +32,10 @@ pub fn make_private() -> Result<(), Error> {
 /// A mount fails.
 pub fn of_node() -> Result<(), Error> {
     make_private()?;
+    // The machine's own /proc and /sys, with all that is mounted below, would still be listed in mountinfo.
+    for covered in ["/proc", "/sys"] {
+        umount2(covered, MntFlags::MNT_DETACH).map_err(Error::sys(format!("cannot unmount {covered}")))?;
+    }
     mount_new("proc", "/proc", None)?;
     mount_new("sysfs", "/sys", None)?;
     mount_new("cgroup2", CGROUP, None)?;
