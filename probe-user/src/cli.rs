@@ -57,6 +57,9 @@ pub enum Command {
     /// Judge this node: gather, ask, follow the packets, and say what is wrong and what fixes it
     #[cfg(all(feature = "probe", target_os = "linux"))]
     Check(commands::check::CheckArgs),
+    /// Reproduce the issue, its relatives and its fixes in network namespaces on this machine
+    #[cfg(all(feature = "probe", target_os = "linux"))]
+    Lab(commands::lab::LabArgs),
     /// Ask the test questions alone, once or again and again
     #[cfg(all(feature = "probe", target_os = "linux"))]
     Query(commands::query::QueryArgs),
