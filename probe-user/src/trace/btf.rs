@@ -26,7 +26,8 @@ const STRUCT: u32 = 4;
 const UNION: u32 = 5;
 const ENUM: u32 = 6;
 const TYPEDEF: u32 = 8;
-const CONST: u32 = 10;
+/// 8 to 11: typedef, volatile, const, restrict.
+const RESTRICT: u32 = 11;
 const FUNC_PROTO: u32 = 13;
 const VAR: u32 = 14;
 const DATASEC: u32 = 15;
@@ -79,13 +80,11 @@ impl Kernel {
     /// The bytes are no BTF of this machine's byte order, or lack a struct or field.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let btf = Btf::parse(bytes)?;
-        let [skb, device, net, netns] =
-            btf.find_all([(STRUCT, "sk_buff"), (STRUCT, "net_device"), (STRUCT, "net"), (STRUCT, "possible_net_t")])?;
+        let [skb, device, net] = btf.find_all([(STRUCT, "sk_buff"), (STRUCT, "net_device"), (STRUCT, "net")])?;
         let offset = |id: Option<u32>, path: &[&str]| -> Result<u32, Error> {
             let id = id.ok_or_else(|| Error::Missing(path.join(".")))?;
             btf.offset(id, &path[1..])?.ok_or_else(|| Error::Missing(path.join(".")))
         };
-        let _ = netns; // a typedef of an anonymous struct in every kernel so far; reached through net_device
         let offsets = Offsets {
             skb_dev: offset(skb, &["sk_buff", "dev"])?,
             skb_len: offset(skb, &["sk_buff", "len"])?,
@@ -210,10 +209,9 @@ impl<'a> Btf<'a> {
         let Some(head) = self.head(id) else { return Ok(None) };
         match head.kind {
             STRUCT | UNION => {}
-            TYPEDEF..=11 | TYPE_TAG => return self.member(head.of, name, depth + 1),
+            TYPEDEF..=RESTRICT | TYPE_TAG => return self.member(head.of, name, depth + 1),
             _ => return Ok(None),
         }
-        debug_assert!(TYPEDEF < CONST);
         for member in 0..head.len as usize {
             let at = head.body + 12 * member;
             let (Some(named), Some(of), Some(offset)) =

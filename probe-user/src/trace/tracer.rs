@@ -7,6 +7,7 @@ use std::{
     os::fd::OwnedFd,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::Instant,
 };
 
 use aya::{
@@ -108,6 +109,8 @@ impl Tracer {
     }
 
     fn start_blocking(config: TraceConfig, netns: Netns) -> Result<Starting, Error> {
+        let began = Instant::now();
+        let step = |what: &str| tracing::debug!(elapsed = ?began.elapsed(), "{what}");
         let btf_path = config.btf.clone();
         // aya's own reading of the kernel's BTF, for the tracepoints' ids, takes long enough to do it beside the rest.
         let btf = std::thread::spawn(move || match btf_path {
@@ -115,6 +118,7 @@ impl Tracer {
             None => Btf::from_sys_fs(),
         });
         let loaded = load::load(&config.targets, config.own_netns, config.btf.as_ref())?;
+        step("maps made");
         let load::Loaded { mut ebpf, kernel, socket_netns } = loaded;
         let mut namespaces = take_hash::<u64, u8>(&mut ebpf, "NAMESPACES")?;
         for cookie in config.pod_netns.iter().chain([&config.own_netns]).filter(|&&cookie| cookie != 0) {
@@ -137,9 +141,11 @@ impl Tracer {
         let (events, thread) = reader.spawn(stopped).map_err(Error::Reader)?;
 
         let hooks = Arc::new(Mutex::new(attach::sockets(&mut ebpf, config.cgroup_root.as_deref(), socket_netns)));
+        step("sockets attached");
         let btf = btf.join().map_err(|_panicked| Error::Thread)?.map_err(|error| load::chain(&error));
         let tracepoints = attach::tracepoints(&mut ebpf, kernel.as_ref().map(|_| ()), btf);
         lock(&hooks).extend(tracepoints);
+        step("tracepoints attached");
         let (ready, attached) = oneshot::channel();
         let devices = Devices::start(ebpf, exits, config, netns, Arc::clone(&hooks), ready).map_err(Error::Reader)?;
         let tracer = Self {
