@@ -7,13 +7,13 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::{__sk_buff, BPF_F_CURRENT_CPU, BPF_RB_NO_WAKEUP},
-    helpers::generated::{bpf_ktime_get_boot_ns, bpf_skb_load_bytes_relative, bpf_skb_output},
+    helpers::generated::{bpf_ktime_get_boot_ns, bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_skb_output},
     macros::map,
     maps::{HashMap, LruHashMap, PerCpuArray, PerfEventByteArray, RingBuf},
 };
 use aya_log_ebpf::warn;
 use hostdns_probe_ebpf::{
-    Counts, PACKET_BYTES, PAYLOAD, Packet, RATE_WINDOW_SHIFT, Record, Seen, Sighting, own_port_key,
+    Counts, PACKET_BYTES, PAYLOAD, Packet, RATE_WINDOW_SHIFT, Record, Seen, Sighting, hook, own_port_key,
 };
 
 use crate::parse::Found;
@@ -68,6 +68,7 @@ pub(crate) fn sighting(skb: *mut __sk_buff, hook: u8, found: &mut Found, socket:
     let (time_ns, ifindex) = unsafe { (bpf_ktime_get_boot_ns(), (*skb).ifindex) };
     found.seen.time_ns = time_ns;
     found.seen.ifindex = ifindex;
+    let at_socket = matches!(hook, hook::SOCKET_OUT | hook::SOCKET_IN);
     let key = skb as u64;
     // Most packets are seen more than once, and writing in place is cheaper than an update.
     if let Some(known) = SEEN.get_ptr_mut(&key) {
@@ -112,7 +113,11 @@ pub(crate) fn sighting(skb: *mut __sk_buff, hook: u8, found: &mut Found, socket:
             captured.write_volatile(0);
         } else {
             let to = (&raw mut (*sighting).payload).cast();
-            if bpf_skb_load_bytes_relative(skb.cast(), found.payload, to, length, found.base) != 0 {
+            // What TCP carries is seldom in the linear part, and only there does the relative helper look
+            // (net/core/filter.c). At a socket the data begin with the network header, so the other one will do.
+            if bpf_skb_load_bytes_relative(skb.cast(), found.payload, to, length, found.base) != 0
+                && !(at_socket && bpf_skb_load_bytes(skb.cast(), found.payload, to, length) == 0)
+            {
                 captured.write_volatile(0);
             }
         }

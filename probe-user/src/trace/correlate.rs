@@ -241,12 +241,16 @@ impl Joiner {
         // An ICMP error quotes the request; it travels the other way.
         let direction = if event.icmp_error.is_some() { Direction::Reply } else { direction };
         if let Some(id) = self.lookup(&key, event) {
-            if let Some(seen) = fresh.filter(|seen| seen.transaction != id) {
+            if let Some(seen) = fresh.filter(|seen| seen.transaction != id && event.hook != HookKind::SocketOut) {
                 self.adopt_orphan(seen.transaction, id);
             }
             return Some((id, direction));
         }
-        if let Some(seen) = fresh.filter(|seen| seen.direction == direction && self.same_question(seen, &key)) {
+        // A socket sends new packets only: whatever was known at that address is gone.
+        let travels = event.hook != HookKind::SocketOut;
+        if let Some(seen) =
+            fresh.filter(|seen| travels && seen.direction == direction && self.same_question(seen, &key))
+        {
             // The same packet under other addresses: a translation. Its answer comes back to the new ones.
             self.enter(key, seen.transaction);
             return Some((seen.transaction, direction));

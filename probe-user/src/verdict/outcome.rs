@@ -116,7 +116,8 @@ pub fn outcome<'a>(query: &'a Query, traces: &[&'a PacketTrace], window: Window<
     }
     if query.ended == Ended::Answered {
         // Nobody saw whose answer it was. It left the node's own server only if configuration says so too.
-        return if window.delivery_predicted {
+        let by_itself = query.address.ip().is_loopback(); // nobody else answers there
+        return if window.delivery_predicted || by_itself {
             is(Ended::Answered, Direction::None, None)
         } else {
             unknown("an answer came, but nothing shows that the node's own server gave it".into(), None)

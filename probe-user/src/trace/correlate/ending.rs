@@ -43,7 +43,7 @@ pub(super) fn ending(sightings: &[Sighting], topology: &Topology, horizon: Horiz
     if sightings.iter().any(|s| is_refusal(s, topology)) {
         return Ending::of(Ended::PortUnreachable);
     }
-    if let Some(drop) = sightings.iter().rev().find(|s| s.event.hook == HookKind::Drop) {
+    if let Some(drop) = sightings.iter().rev().find(|s| is_death(s, sightings)) {
         return Ending { drop: Some(describe_drop(drop, topology)), ..Ending::of(Ended::Dropped) };
     }
     silence(sightings, topology, horizon)
@@ -93,6 +93,14 @@ fn is_refusal(s: &Sighting, topology: &Topology) -> bool {
         && s.netns == topology.node
         && s.event.drop_reason.as_deref() == Some("NO_SOCKET");
     reset || no_socket || matches!(s.event.icmp_error, Some((3, 3) | (1, 4)))
+}
+
+/// The packet died on its way. One that had reached its socket and went when that was closed did not.
+fn is_death(s: &Sighting, sightings: &[Sighting]) -> bool {
+    let arrived = |s: &Sighting| {
+        sightings.iter().any(|other| other.event.skb == s.event.skb && other.event.hook == HookKind::SocketIn)
+    };
+    s.event.hook == HookKind::Drop && !(s.event.drop_reason.as_deref() == Some("QUEUE_PURGE") && arrived(s))
 }
 
 fn describe_drop(s: &Sighting, topology: &Topology) -> Drop {

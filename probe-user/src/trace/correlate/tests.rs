@@ -240,6 +240,38 @@ fn a_recycled_address_does_not_join_two_packets() {
 }
 
 #[test]
+fn a_new_packet_at_a_known_address_is_no_translation_of_the_old_one() {
+    let over_tcp = |asked: Asked, source: &str| {
+        let mut events = asked.leaked();
+        for event in &mut events {
+            let flow = event.flow.as_mut().expect("a flow");
+            flow.transport = Transport::Tcp;
+            if event.hook != HookKind::Transmit {
+                flow.src = addr(source);
+            }
+            (event.dns, event.tcp_flags) = (None, 2);
+        }
+        events
+    };
+    let mut events = over_tcp(ONE, "10.244.1.131:53197");
+    events.extend(over_tcp(Asked { start: ONE.start + 9_000_000, port: 59629, ..ONE }, "10.244.1.132:59629"));
+    let traces = at_last(&events);
+    assert_eq!(traces.iter().map(|trace| trace.hops.len()).collect::<Vec<_>>(), [4, 4]);
+}
+
+#[test]
+fn what_goes_with_its_socket_was_not_dropped_on_its_way() {
+    let mut events = ONE.healthy();
+    for event in &mut events {
+        event.dns = None; // so that nothing shows an answer
+    }
+    let mut purged = ONE.event(900, HookKind::Drop, POD, 0, TARGET, &ONE.pod(), true);
+    (purged.drop_reason, purged.dns) = (Some("QUEUE_PURGE".into()), None);
+    events.push(purged);
+    assert_eq!(only(at_last(&events)).drop, None);
+}
+
+#[test]
 fn nobody_listens_is_not_a_drop() {
     let mut events = ONE.out_of_the_pod();
     let mut drop = ONE.event(20, HookKind::Drop, NODE, LXC, &ONE.pod(), TARGET, false);
