@@ -1,2 +1,4 @@
 //! wire
 #![no_std]
+
+pub mod datapath_abi;

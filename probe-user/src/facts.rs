@@ -16,6 +16,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Fact<T> {
+    // First, because serde takes the first variant that fits, and a `Fact<Option<T>>` without "known" would fit `Known`.
+    Unavailable {
+        #[serde(rename = "unavailable")]
+        why: String,
+        source: String,
+    },
     Known {
         #[serde(rename = "known")]
         value: T,
@@ -23,11 +29,6 @@ pub enum Fact<T> {
         /// Other sources that say something else, as text.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         others: Vec<String>,
-    },
-    Unavailable {
-        #[serde(rename = "unavailable")]
-        why: String,
-        source: String,
     },
 }
 

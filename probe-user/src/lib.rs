@@ -11,6 +11,7 @@ pub mod ended;
 pub mod facts;
 #[cfg(all(feature = "probe", target_os = "linux"))]
 pub mod lab;
+pub mod logging;
 #[cfg(all(feature = "probe", target_os = "linux"))]
 pub mod netns;
 pub mod predict;

@@ -132,6 +132,10 @@ pub fn outcome<'a>(query: &'a Query, traces: &[&'a PacketTrace], window: Window<
             is(Ended::Dropped, direction, Some(trace))
         };
     }
+    if query.ended == Ended::Dropped {
+        // Sending failed: the kernel told the asking socket itself (EPERM).
+        return is(Ended::Dropped, Direction::Request, None);
+    }
     if query.ended == Ended::PortUnreachable || find(Ended::PortUnreachable).is_some() {
         return is(Ended::PortUnreachable, Direction::Request, find(Ended::PortUnreachable));
     }
