@@ -34,15 +34,14 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     why.extend(cilium::knows(facts, address).ok().map(|(_, how)| how));
     why.extend(node::holders(facts, address).unwrap_or_default().into_iter().map(node::describe));
     why.extend(cilium::skips_fib(facts).ok().map(|(_, how)| how));
-    symptom::finding(
+    symptom::root(
         case,
         Code::UnknownAddressDropped,
         &hit,
         "Cilium drops queries to an address it does not know: FIB lookup failed.",
+        why,
     )
-    .map(|finding| {
-        finding.evidences(why).remedies(remedy::unknown_address(case, address)).remedies(remedy::upgrade_for_fib(case))
-    })
+    .map(|finding| finding.remedies(remedy::unknown_address(case, address)).remedies(remedy::upgrade_for_fib(case)))
     .into_iter()
     .collect()
 }
