@@ -163,7 +163,7 @@ fn from_silence<'a>(
     if window.events.lost > 0 {
         return Err((format!("{} events of this window were lost", window.events.lost), Some(trace)));
     }
-    let blind = blind_hooks(window.hooks, trace.ended);
+    let blind = blind_hooks(window.hooks, trace);
     if !blind.is_empty() {
         return Err((
             format!("it was not seen again, but these hooks were not in place: {}", blind.join(", ")),
@@ -174,13 +174,17 @@ fn from_silence<'a>(
     Ok(Outcome { query, ended: trace.ended, direction, trace: Some(trace), why: None })
 }
 
-/// Hooks whose absence could explain a silence. `net_dev_start_xmit` only names the address a leak leaves with. Of an
-/// unanswered query it is enough to see the server's sockets.
-fn blind_hooks(hooks: &[Hook], ended: Ended) -> Vec<String> {
+/// Hooks whose absence could explain a silence. Those that only say more of what is known anyway do not: without
+/// `net_dev_start_xmit` the address of a leak is not known, without `kfree_skb` a drop is a loss. Nor do the devices of
+/// other pods. Of an unanswered query it is enough to see the server's sockets.
+fn blind_hooks(hooks: &[Hook], trace: &PacketTrace) -> Vec<String> {
+    let on_the_way = |interface: &str| trace.hops.iter().any(|hop| hop.interface.as_deref() == Some(interface));
+    let other_pod = |interface: &String| interface.starts_with("lxc") && !on_the_way(interface);
     hooks
         .iter()
-        .filter(|hook| !hook.attached && !hook.name.contains("xmit") && !hook.name.contains("transmit"))
-        .filter(|hook| ended == Ended::Lost || is_socket_hook(hook))
+        .filter(|hook| !hook.attached && !["xmit", "transmit", "kfree"].iter().any(|name| hook.name.contains(name)))
+        .filter(|hook| !hook.interface.as_ref().is_some_and(other_pod))
+        .filter(|hook| trace.ended == Ended::Lost || is_socket_hook(hook))
         .map(|hook| match &hook.interface {
             Some(interface) => format!("{} on {interface}", hook.name),
             None => hook.name.clone(),

@@ -91,7 +91,7 @@ fn story(worst: &Outcome<'_>, cause: Option<Code>) -> String {
         (Ended::Lost, _) => {
             let last =
                 worst.trace.and_then(|trace| trace.lost.as_ref()).map_or("its first hop", |l| l.last_hop.as_str());
-            format!("The {} was last seen at {last} and never again; no drop was reported.", half(worst))
+            format!("The {} was last seen at {last} and never again.", half(worst))
         }
         (Ended::PortUnreachable, Some(Code::AddressAbsent)) => "The address is on no interface of the node.".into(),
         (Ended::PortUnreachable, Some(Code::NodeFirewallBlocks)) => {

@@ -114,8 +114,11 @@ fn missing_hooks_leave_losses_open() {
     let mut scene = new().coredns(Fate::Unanswered);
     scene.hooks.push(hook("tcx egress", Some("eth1"), false));
     is(&scene, Fail, Ended::Unanswered, Nowhere, Some("HDP406"));
+    // Nor do points that only say more, or another pod's device.
     let mut scene = new().coredns(Fate::Lost(Request));
-    scene.hooks.push(hook("net_dev_start_xmit", None, false));
+    scene.hooks.push(hook("tp_btf net_dev_start_xmit", None, false));
+    scene.hooks.push(hook("tp_btf kfree_skb", None, false));
+    scene.hooks.push(hook("tcx ingress", Some("lxc_other"), false));
     is(&scene, Fail, Ended::Lost, Request, Some("HDP414"));
 }
 
