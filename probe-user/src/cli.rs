@@ -6,10 +6,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
-use crate::commands;
-
-/// Wrong usage: 64 is EX_USAGE of sysexits(3). clap's own 2 would read as "could not judge".
-pub const EXIT_USAGE: u8 = 64;
+use crate::commands::{self, Exit};
 
 /// Does CoreDNS forwarding to the node's own DNS survive eBPF masquerade here, and if not, which packet died where,
 /// why, and what fixes it?
@@ -57,6 +54,8 @@ pub enum Color {
 /// The subcommands, in the order in which a user meets them. Each one's arguments stand beside its `run`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Tell what a finding means, why it happens and how to fix it; without a code, list them
+    Explain(commands::explain::ExplainArgs),
     /// Render a saved JSON report again, in another format
     Report(commands::report::ReportArgs),
     /// Print a completion script for a shell
@@ -82,7 +81,7 @@ pub fn parse() -> Result<Cli, ExitCode> {
 fn exit_code(kind: ErrorKind) -> ExitCode {
     match kind {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        _ => ExitCode::from(EXIT_USAGE),
+        _ => Exit::Usage.into(),
     }
 }
 
@@ -109,7 +108,7 @@ mod tests {
     fn wrong_usage_is_64_and_help_is_0() {
         let kind = |line: &[&str]| Cli::try_parse_from(line).expect_err("not a command to run").kind();
         for line in [&["hostdns-probe", "--nonsense"][..], &["hostdns-probe", "nonsense"], &["hostdns-probe"]] {
-            assert_eq!(exit_code(kind(line)), ExitCode::from(EXIT_USAGE), "{line:?}");
+            assert_eq!(exit_code(kind(line)), ExitCode::from(64), "{line:?}");
         }
         for line in [&["hostdns-probe", "--help"][..], &["hostdns-probe", "--version"], &["hostdns-probe", "help"]] {
             assert_eq!(exit_code(kind(line)), ExitCode::SUCCESS, "{line:?}");

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use crate::{
     checks::Severity,
     cli::{Cli, Command},
+    printer::Printer,
     report::{Report, Status},
 };
 
@@ -25,6 +26,8 @@ pub enum Exit {
     Problem = 1,
     /// Could not judge, or not do it.
     Unknown = 2,
+    /// Wrong usage; EX_USAGE of sysexits(3). clap's own 2 would read as "could not judge".
+    Usage = 64,
 }
 
 impl Exit {
@@ -54,6 +57,12 @@ impl From<Exit> for ExitCode {
 pub fn run(cli: Cli) -> anyhow::Result<Exit> {
     let global = &cli.global;
     match cli.command {
+        Command::Explain(args) => {
+            let mut text = Vec::new();
+            explain::run(&args, &mut text)?;
+            Printer::new(global, None).print(|_, out| out.write_all(&text))?;
+            Ok(Exit::Ok)
+        }
         Command::Report(args) => report::run(&args, global),
         Command::Completions(args) => completions::run(&args, global),
         Command::Man(args) => man::run(&args, global),
@@ -66,7 +75,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
 pub fn explain_failure(error: anyhow::Error) -> Exit {
     // Not through tracing: with RUST_LOG=off the user would be left with an exit code alone.
     eprintln!("hostdns-probe: {error:#}");
-    Exit::Unknown
+    if error.is::<explain::Error>() { Exit::Usage } else { Exit::Unknown }
 }
 
 #[cfg(test)]

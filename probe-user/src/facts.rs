@@ -1,6 +1,6 @@
 //! GATHER: what is so on this node, each fact with where it was read, or why it could not be.
 //!
-//! The types here are plain data, so that judging them needs no root; the readers are the modules below. Nothing
+//! The types here are plain data, so that judging them needs no root; the readers are in `gather`. Nothing
 //! outside `facts`, `query` and `trace` does I/O.
 
 use std::{
@@ -11,6 +11,12 @@ use std::{
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+#[cfg(all(feature = "probe", target_os = "linux"))]
+mod gather;
+
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub use gather::{Sources, cilium_drops, gather};
 
 /// One fact: known, with its source (and what other sources say, where they differ), or unavailable and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -10,7 +10,14 @@ use crate::checks::{self, Check, code::Code};
 /// Name of the JSON form's schema.
 pub const SCHEMA: &str = "hostdns-probe/explain/v1";
 
+const EXAMPLES: &str = "\
+Examples:
+  hostdns-probe explain                          the list
+  hostdns-probe explain HDP201                   the whole story of one
+  hostdns-probe explain unknown-address-leaks    the same, by its name";
+
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ExplainArgs {
     /// A finding's code or slug, in any case: HDP201, unknown-address-leaks. Without it: the list of all
     #[arg(value_parser = find)]

@@ -29,7 +29,7 @@ const EXAMPLES: &str = "\
 Examples:
   hostdns-probe report report.json
   hostdns-probe report report.json --output markdown --output-file issue.md
-  kubectl -n kube-system exec ds/hostdns-probe -- hostdns-probe check --output json | hostdns-probe report -
+  kubectl -n hostdns-probe exec POD -- /hostdns-probe check --output json | hostdns-probe report -
 
 Exit codes: 0 rendered (whatever the report's verdict), 2 not a readable report, 64 wrong usage.";
 

@@ -1,6 +1,5 @@
 //! `hostdns-probe schema`: the JSON Schemas of the outputs, made from the types themselves.
 
-use anyhow::bail;
 use clap::Args;
 use schemars::{Schema, schema_for};
 
@@ -15,7 +14,8 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub struct SchemaArgs {
     /// As the output's own "schema" member says; its last parts suffice. Without it: the list
-    pub name: Option<String>,
+    #[arg(value_parser = find)]
+    pub name: Option<Entry>,
 }
 
 const EXAMPLES: &str = "\
@@ -23,22 +23,26 @@ Examples:
   hostdns-probe schema
   hostdns-probe schema report/v1 > report.schema.json";
 
+/// A schema's name, and how it is made.
+pub type Entry = (&'static str, fn() -> Schema);
+
 /// Every schema there is. A new one is one line here.
-const SCHEMAS: &[(&str, fn() -> Schema)] = &[(SCHEMA, || schema_for!(Report))];
+const SCHEMAS: &[Entry] = &[
+    (SCHEMA, || schema_for!(Report)),
+    #[cfg(all(feature = "probe", target_os = "linux"))]
+    (super::query::SCHEMA, || schema_for!(super::query::QueryReport)),
+];
 
 /// # Errors
-/// There is no such schema, or stdout cannot be written.
+/// stdout cannot be written.
 pub fn run(args: &SchemaArgs, global: &Global) -> anyhow::Result<Exit> {
     let printer = Printer::new(global, None);
-    let Some(name) = &args.name else {
+    let Some((id, make)) = args.name else {
         printer.print(|_, out| SCHEMAS.iter().try_for_each(|(name, _)| writeln!(out, "{name}")))?;
         return Ok(Exit::Ok);
     };
-    let Some((id, make)) = find(name) else {
-        bail!("there is no schema {name}; `hostdns-probe schema` lists them");
-    };
     let mut schema = make();
-    schema.insert("$id".into(), (*id).into());
+    schema.insert("$id".into(), id.into());
     printer.print(|_, out| {
         serde_json::to_writer_pretty(&mut *out, &schema)?;
         writeln!(out)
@@ -47,9 +51,10 @@ pub fn run(args: &SchemaArgs, global: &Global) -> anyhow::Result<Exit> {
 }
 
 /// `hostdns-probe/report/v1`, `report/v1` and `report` all mean the same.
-fn find(name: &str) -> Option<&'static (&'static str, fn() -> Schema)> {
+fn find(name: &str) -> Result<Entry, String> {
     let short = |id: &'static str| id.trim_start_matches("hostdns-probe/");
-    SCHEMAS.iter().find(|(id, _)| name == *id || name == short(id) || Some(name) == short(id).split('/').next())
+    let named = |id| name == id || name == short(id) || Some(name) == short(id).split('/').next();
+    SCHEMAS.iter().copied().find(|(id, _)| named(id)).ok_or_else(|| "`hostdns-probe schema` lists them".to_owned())
 }
 
 #[cfg(test)]
@@ -59,10 +64,10 @@ mod tests {
     #[test]
     fn schemas_are_found_by_any_part_of_their_name() {
         for name in [SCHEMA, "report/v1", "report"] {
-            assert!(find(name).is_some(), "{name}");
+            assert!(find(name).is_ok(), "{name}");
         }
         for name in ["", "report/v2", "v1"] {
-            assert!(find(name).is_none(), "{name}");
+            assert!(find(name).is_err(), "{name}");
         }
     }
 

@@ -82,6 +82,15 @@ mod tests {
         assert_eq!(line("a\u{202e}b\u{2028}c\u{9b}31m"), "a\\u{202e}b\\u{2028}c\\u{9b}31m");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_is_one_harmless_line(text in proptest::string::string_regex("(?s).{0,60}").expect("a pattern")) {
+            assert!(!line(&text).chars().any(is_unsafe));
+            assert!(!xml(&text).contains(['<', '>', '"', '\n', '\u{0}', '\u{1b}', '\u{fffe}', '\u{ffff}']));
+            assert!(!markdown(&text).contains(['<', '\n', '@']));
+        }
+    }
+
     #[test]
     fn xml_and_markdown_stay_themselves() {
         assert_eq!(xml("<a b=\"1\">&\u{1b}\n"), "&lt;a b=&quot;1&quot;&gt;&amp;\\u{1b}&#10;");

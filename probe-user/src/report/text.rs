@@ -12,36 +12,52 @@ use crate::{
     trace::{EventCounts, PacketTrace},
 };
 
-/// Lines that a terminal shows at once. Beyond them, the patches of the later remedies are left to `-v`.
+/// Lines that a terminal shows at once. Beyond them, of the later remedies only the titles are shown.
 const LINES: usize = 45;
-/// Lines of evidence on the page; the first ones weigh most.
-const EVIDENCE: usize = 6;
+/// Pieces of evidence where even that is too much; the first ones weigh most.
+const EVIDENCE: usize = 5;
 
 /// # Errors
 /// `out` cannot be written.
 pub fn render(report: &Report, options: &Options, out: &mut dyn Write) -> io::Result<()> {
-    let remedies = view::cause(report).map_or(0, |cause| cause.remedies.len());
-    let mut page = compose(report, options, usize::MAX);
+    let all = view::cause(report)
+        .map_or(Room::ALL, |cause| Room { remedies: cause.remedies.len(), evidence: cause.evidence.len() });
+    let mut page = compose(report, options, all);
     if !options.verbose {
-        for patches in (1..remedies).rev() {
+        let fewer = (1..all.remedies).rev().map(|remedies| Room { remedies, ..all });
+        let least = Room { remedies: 1, evidence: EVIDENCE };
+        for room in fewer.chain([least]) {
             if page.len() <= LINES {
                 break;
             }
-            page = compose(report, options, patches);
+            page = compose(report, options, room);
         }
     }
     out.write_all(page.text().as_bytes())
 }
 
-fn compose(report: &Report, options: &Options, patches: usize) -> Page {
+/// How much of the cause is shown.
+#[derive(Clone, Copy)]
+struct Room {
+    /// Remedies in whole; of the others the titles.
+    remedies: usize,
+    /// Lines of evidence.
+    evidence: usize,
+}
+
+impl Room {
+    const ALL: Self = Self { remedies: usize::MAX, evidence: usize::MAX };
+}
+
+fn compose(report: &Report, options: &Options, room: Room) -> Page {
     let mut page = Page::new(options.width, options.color);
     verdict(report, &mut page);
     if report.verdict.status != Status::Pass {
         telling_packet(report, &mut page);
-        why(report, options, &mut page);
+        why(report, room.evidence, &mut page);
         queries(report, &mut page);
         if let Some(cause) = view::cause(report) {
-            remedies(cause, patches, &mut page);
+            remedies(cause, room.remedies, &mut page);
         }
         page.blank();
     }
@@ -101,11 +117,10 @@ fn hops(trace: &PacketTrace, events: EventCounts, page: &mut Page) {
     }
 }
 
-fn why(report: &Report, options: &Options, page: &mut Page) {
+fn why(report: &Report, shown: usize, page: &mut Page) {
     if let Some(cause) = view::cause(report) {
         page.blank();
         page.prose((BOLD, "  Why     "), &sentence(&cause.title));
-        let shown = if options.verbose { usize::MAX } else { EVIDENCE };
         for evidence in cause.evidence.iter().take(shown) {
             page.prose((PLAIN, "          "), &sentence(evidence));
         }
@@ -138,7 +153,7 @@ fn queries(report: &Report, page: &mut Page) {
     }
 }
 
-fn remedies(cause: &Finding, patches: usize, page: &mut Page) {
+fn remedies(cause: &Finding, whole: usize, page: &mut Page) {
     if cause.remedies.is_empty() {
         return;
     }
@@ -149,24 +164,26 @@ fn remedies(cause: &Finding, patches: usize, page: &mut Page) {
         _ => page.prose((BOLD, "  Fix, one of "), &format!("(least side effect first; {story})")),
     }
     for (n, remedy) in cause.remedies.iter().enumerate() {
-        self::remedy(&format!("    {}. ", n + 1), remedy, n < patches, page);
+        let lead = format!("    {}. ", n + 1);
+        if n < whole {
+            self::remedy(&lead, remedy, page);
+        } else {
+            page.prose((PLAIN, &lead), &sentence(&remedy.title));
+        }
+    }
+    if whole < cause.remedies.len() {
+        page.line(&[(DIM, "       (-v shows the steps, patches and cautions of all)")]);
     }
 }
 
-fn remedy(lead: &str, remedy: &Remedy, patch: bool, page: &mut Page) {
+fn remedy(lead: &str, remedy: &Remedy, page: &mut Page) {
     let indent = " ".repeat(columns(lead));
     page.prose((PLAIN, lead), &sentence(&remedy.title));
     for step in &remedy.steps {
         page.prose((PLAIN, &format!("{indent}- ")), step);
     }
-    match &remedy.patch {
-        Some(text) if patch => {
-            for line in text.lines() {
-                page.line(&[(PLAIN, &indent), (PLAIN, "  "), (GOOD, line)]);
-            }
-        }
-        Some(_) => page.line(&[(PLAIN, &indent), (DIM, "(-v shows the patch)")]),
-        None => {}
+    for line in remedy.patch.iter().flat_map(|patch| patch.lines()) {
+        page.line(&[(PLAIN, &indent), (PLAIN, "  "), (GOOD, line)]);
     }
     if let Some(caution) = &remedy.caution {
         page.prose((WARN, &format!("{indent}Caution: ")), &sentence(caution));
@@ -236,14 +253,12 @@ mod tests {
     #[test]
     fn much_evidence_is_cut_and_said_to_be() {
         let mut report = examples::leak();
-        report.findings[0].evidence = (0..9).map(|n| format!("evidence number {n}")).collect();
+        report.findings[0].evidence = (0..30).map(|n| format!("evidence number {n}")).collect();
         let text = rendered(render, &report, &Options::default());
-        assert!(
-            text.contains("number 5.") && !text.contains("number 6") && text.contains("(3 more with -v)"),
-            "{text}"
-        );
+        assert!(text.contains("number 4.") && !text.contains("number 5"), "{text}");
+        assert!(text.contains("(25 more with -v)"), "{text}");
         let text = rendered(render, &report, &Options { verbose: true, ..Options::default() });
-        assert!(text.contains("number 8") && !text.contains("more with -v"), "{text}");
+        assert!(text.contains("number 29") && !text.contains("more with -v"), "{text}");
     }
 
     #[test]

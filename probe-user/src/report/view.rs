@@ -34,9 +34,10 @@ pub fn further(report: &Report) -> impl Iterator<Item = &Finding> {
     })
 }
 
-/// HDP401 to HDP406 say how the queries ended, which the verdict has said already.
+/// Codes that say how the queries ended (dropped, leaked, lost, refused, unanswered, malformed), which the verdict has
+/// said already.
 fn is_symptom(code: &str) -> bool {
-    ("HDP401"..="HDP406").contains(&code)
+    ("HDP401"..="HDP406").contains(&code) || matches!(code, "HDP414" | "HDP415")
 }
 
 /// What the configuration predicted, and whether the measurement agrees.

@@ -62,7 +62,7 @@ fn findings(report: &Report, page: &mut Page) {
         }
         // The cause's remedies stand above.
         if view::cause(report) != Some(finding) {
-            finding.remedies.iter().for_each(|fix| remedy("          Fix: ", fix, true, page));
+            finding.remedies.iter().for_each(|fix| remedy("          Fix: ", fix, page));
         }
     }
 }
@@ -80,7 +80,7 @@ fn queries(report: &Report, page: &mut Page) {
             query.address,
             query.qname,
             query.qtype,
-            view::packet::word(query.ended),
+            view::packet::word(view::queries::fate(report, query)),
         );
         let known = [query.rcode.clone(), query.rtt_us.map(view::duration), query.note.clone()];
         for part in known.into_iter().flatten() {

@@ -135,6 +135,16 @@ mod tests {
         assert_eq!(wrap("", 10), [""]);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn wrapping_loses_nothing_and_fits(text in "\\PC{0,200}", width in 10_usize..120) {
+            let lines = wrap(&text, width);
+            assert!(lines.iter().all(|line| columns(line) <= width), "{lines:?}");
+            let letters = |text: &str| text.chars().filter(|c| *c != ' ').collect::<String>();
+            assert_eq!(letters(&lines.concat()), letters(&text));
+        }
+    }
+
     #[test]
     fn no_line_is_wider_than_the_page() {
         let mut page = Page::new(40, false);

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::duration;
+use super::{duration, queries::fate};
 use crate::{
     ended::{Direction, Ended},
     query::Query,
@@ -33,16 +33,17 @@ pub fn telling(report: &Report) -> Option<(&Query, &PacketTrace)> {
     if report.verdict.status == Status::Pass {
         return None;
     }
-    let failing = report.queries.iter().filter(|query| query.ended != Ended::Answered);
-    let pairs = failing.flat_map(|query| {
+    let fates = report.queries.iter().map(|query| (query, fate(report, query)));
+    let pairs = fates.filter(|(_, fate)| *fate != Ended::Answered).flat_map(|(query, fate)| {
         let traces = report.traces.iter().filter(|trace| query.traces.contains(&trace.id));
-        traces.filter(|trace| !trace.hops.is_empty()).map(move |trace| (query, trace))
+        traces.filter(|trace| !trace.hops.is_empty()).map(move |trace| (query, fate, trace))
     });
-    pairs.min_by_key(|(query, trace)| {
-        let off_verdict = Some(query.ended) != report.verdict.ended;
-        let off_query = trace.ended != query.ended;
+    let best = pairs.min_by_key(|(query, fate, trace)| {
+        let off_verdict = Some(*fate) != report.verdict.ended;
+        let off_query = trace.ended != *fate;
         (off_verdict, off_query, query.vantage_kind, Reverse(trace.hops.len()), query.transport, trace.id)
-    })
+    });
+    best.map(|(query, _, trace)| (query, trace))
 }
 
 /// `UDP, example.com A, from kube-system/coredns-7c9d-x2k4p`.
@@ -173,6 +174,13 @@ mod tests {
         let mut report = examples::leak();
         report.traces.iter_mut().for_each(|trace| trace.hops.clear());
         assert!(telling(&report).is_none());
+    }
+
+    #[test]
+    fn a_leak_that_was_answered_outside_is_told_all_the_same() {
+        let mut report = examples::leak();
+        report.queries.iter_mut().for_each(|query| query.ended = Ended::Answered);
+        assert_eq!(telling(&report).expect("the packet left the node").1.ended, Ended::Leaked);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::{
     facts::Transport,
     query::{Query, VantageKind},
     report::{Report, Status},
+    trace::PacketTrace,
 };
 
 /// One vantage's line.
@@ -40,7 +41,7 @@ pub fn table(report: &Report) -> Vec<Row> {
         .map(|(vantage, address)| {
             let asked: Vec<_> =
                 report.queries.iter().filter(|q| q.vantage == vantage && q.address == address).collect();
-            let (udp, tcp) = (cell(&asked, Transport::Udp), cell(&asked, Transport::Tcp));
+            let (udp, tcp) = (cell(report, &asked, Transport::Udp), cell(report, &asked, Transport::Tcp));
             let on_node = asked.iter().all(|query| query.vantage_kind >= VantageKind::Node);
             let misleading = on_node && report.verdict.status == Status::Fail && udp.answered && tcp.answered;
             Row {
@@ -60,9 +61,26 @@ fn several_addresses(queries: &[Query]) -> bool {
     targets.any(|address| Some(address) != first)
 }
 
-fn cell(asked: &[&Query], transport: Transport) -> Cell {
+/// How a query ended, with what its packets say where its socket saw nothing: a leak wins over whatever followed, and
+/// a timeout is only the absence of a story.
+#[must_use]
+pub fn fate(report: &Report, query: &Query) -> Ended {
+    let of_query = |trace: &&PacketTrace| query.traces.contains(&trace.id);
+    let ends: Vec<_> = report.traces.iter().filter(of_query).map(|trace| trace.ended).collect();
+    if ends.contains(&Ended::Leaked) {
+        return Ended::Leaked;
+    }
+    if !matches!(query.ended, Ended::Unanswered | Ended::Unknown) {
+        return query.ended;
+    }
+    let told = [Ended::Dropped, Ended::PortUnreachable, Ended::Lost, Ended::Unanswered];
+    told.into_iter().find(|ended| ends.contains(ended)).unwrap_or(query.ended)
+}
+
+fn cell(report: &Report, asked: &[&Query], transport: Transport) -> Cell {
     let asked: Vec<_> = asked.iter().filter(|query| query.transport == transport).collect();
-    let failed: Vec<_> = asked.iter().filter(|query| query.ended != Ended::Answered).collect();
+    let fates = asked.iter().map(|query| fate(report, query));
+    let failed: Vec<_> = fates.filter(|ended| *ended != Ended::Answered).collect();
     let text = match (asked.as_slice(), failed.as_slice()) {
         ([], _) => "-".to_owned(),
         (_, []) => {
@@ -70,8 +88,8 @@ fn cell(asked: &[&Query], transport: Transport) -> Cell {
             let words = ["answered", rcode.unwrap_or_default(), &median(&asked)].map(str::to_owned);
             words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
         }
-        (_, [first, ..]) if failed.len() == asked.len() => packet::word(first.ended),
-        (_, [first, ..]) => format!("{} {} of {}", packet::word(first.ended), failed.len(), asked.len()),
+        (_, [first, ..]) if failed.len() == asked.len() => packet::word(*first),
+        (_, [first, ..]) => format!("{} {} of {}", packet::word(*first), failed.len(), asked.len()),
     };
     Cell { text, answered: failed.is_empty() }
 }
@@ -107,14 +125,30 @@ mod tests {
     #[test]
     fn mixed_ends_are_counted_and_rcodes_shown() {
         let mut report = examples::leak();
-        let mut second = report.queries[0].clone();
-        second.ended = Ended::Answered;
+        let second = Query { ended: Ended::Answered, traces: Vec::new(), ..report.queries[0].clone() };
         report.queries.push(second);
         assert_eq!(table(&report)[0].udp.text, "leaked 1 of 2");
+        report.traces.clear();
         for query in &mut report.queries {
             (query.ended, query.rcode, query.rtt_us) = (Ended::Answered, Some("SERVFAIL".into()), Some(2_000_000));
         }
         assert_eq!(table(&report)[0].udp.text, "answered SERVFAIL 2.0 s");
+    }
+
+    #[test]
+    fn packets_tell_what_the_socket_did_not_see() {
+        let mut report = examples::leak();
+        for seen in [Ended::Unanswered, Ended::Answered, Ended::PortUnreachable] {
+            report.queries[0].ended = seen;
+            assert_eq!(fate(&report, &report.queries[0]), Ended::Leaked, "{seen}: a leak wins");
+        }
+        report.queries[0].ended = Ended::Unanswered;
+        report.traces[0].ended = Ended::Dropped;
+        assert_eq!(fate(&report, &report.queries[0]), Ended::Dropped);
+        report.traces[0].ended = Ended::Unknown;
+        assert_eq!(fate(&report, &report.queries[0]), Ended::Unanswered);
+        report.queries[0].ended = Ended::Answered;
+        assert_eq!(fate(&report, &report.queries[0]), Ended::Answered);
     }
 
     #[test]
