@@ -54,6 +54,15 @@ pub enum Color {
 /// The subcommands, in the order in which a user meets them. Each one's arguments stand beside its `run`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Judge this node: gather, ask, follow the packets, and say what is wrong and what fixes it
+    #[cfg(all(feature = "probe", target_os = "linux"))]
+    Check(commands::check::CheckArgs),
+    /// Reproduce the issue, its relatives and its fixes in network namespaces on this machine
+    #[cfg(all(feature = "probe", target_os = "linux"))]
+    Lab(commands::lab::LabArgs),
+    /// Ask the test questions alone, once or again and again
+    #[cfg(all(feature = "probe", target_os = "linux"))]
+    Query(commands::query::QueryArgs),
     /// Tell what a finding means, why it happens and how to fix it; without a code, list them
     Explain(commands::explain::ExplainArgs),
     /// Render a saved JSON report again, in another format

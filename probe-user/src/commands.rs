@@ -1,7 +1,11 @@
 //! One file per subcommand: its arguments and its `run`.
 
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod check;
 pub mod completions;
 pub mod explain;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod lab;
 pub mod man;
 #[cfg(all(feature = "probe", target_os = "linux"))]
 pub mod query;
@@ -54,28 +58,35 @@ impl From<Exit> for ExitCode {
 ///
 /// # Errors
 /// It could not be done.
-pub fn run(cli: Cli) -> anyhow::Result<Exit> {
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = &cli.global;
-    match cli.command {
+    let exit = match cli.command {
+        #[cfg(all(feature = "probe", target_os = "linux"))]
+        Command::Lab(args) => return lab::run(args),
+        #[cfg(all(feature = "probe", target_os = "linux"))]
+        Command::Check(args) => check::run(&args, global)?,
+        #[cfg(all(feature = "probe", target_os = "linux"))]
+        Command::Query(args) => query::run(&args, global)?,
         Command::Explain(args) => {
             let mut text = Vec::new();
             explain::run(&args, &mut text)?;
             Printer::new(global, None).print(|_, out| out.write_all(&text))?;
-            Ok(Exit::Ok)
+            Exit::Ok
         }
-        Command::Report(args) => report::run(&args, global),
-        Command::Completions(args) => completions::run(&args, global),
-        Command::Man(args) => man::run(&args, global),
-        Command::Schema(args) => schema::run(&args, global),
-    }
+        Command::Report(args) => report::run(&args, global)?,
+        Command::Completions(args) => completions::run(&args, global)?,
+        Command::Man(args) => man::run(&args, global)?,
+        Command::Schema(args) => schema::run(&args, global)?,
+    };
+    Ok(exit.into())
 }
 
 /// Tells the user what went wrong, from the outermost to the root cause.
 #[must_use]
-pub fn explain_failure(error: anyhow::Error) -> Exit {
+pub fn explain_failure(error: anyhow::Error) -> ExitCode {
     // Not through tracing: with RUST_LOG=off the user would be left with an exit code alone.
     eprintln!("hostdns-probe: {error:#}");
-    if error.is::<explain::Error>() { Exit::Usage } else { Exit::Unknown }
+    if error.is::<explain::Error>() { Exit::Usage.into() } else { Exit::Unknown.into() }
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! The way of the data: [`facts`] gather, [`query`] ask, [`trace`] follow, [`checks`] and [`verdict`] judge,
 //! [`report`] reports.
 
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod check;
 pub mod checks;
 pub mod cli;
 pub mod commands;

@@ -8,5 +8,5 @@ fn main() -> ExitCode {
         Err(said) => return said,
     };
     logging::init(&cli.global);
-    commands::run(cli).unwrap_or_else(commands::explain_failure).into()
+    commands::run(cli).unwrap_or_else(commands::explain_failure)
 }

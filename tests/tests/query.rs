@@ -233,7 +233,7 @@ fn the_command_reports_loss_and_times_from_every_vantage() {
     let quiet = Global { quiet: true, ..Global::default() };
     let run = |args: &QueryArgs| {
         // In the node's namespace, as on a node.
-        let exit = topology.node.run(|| commands::query::run(args, &quiet, &Facts::default()).unwrap()).unwrap();
+        let exit = topology.node.run(|| commands::query::run_on(args, &quiet, &Facts::default()).unwrap()).unwrap();
         (exit, serde_json::from_str::<QueryReport>(&std::fs::read_to_string(&file).unwrap()).unwrap())
     };
 

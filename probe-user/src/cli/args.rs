@@ -4,11 +4,9 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     str::FromStr,
-    time::Duration,
 };
 
 use clap::{Args, ValueEnum};
-use glob::Pattern;
 
 use crate::target::{DNS_PORT, HOST_DNS_V4, HOST_DNS_V6, Targets};
 
@@ -90,6 +88,23 @@ impl SourceArgs {
         self.proc_root.clone().unwrap_or_else(|| PathBuf::from("/proc"))
     }
 
+    /// The same, for the readers.
+    #[cfg(all(feature = "probe", target_os = "linux"))]
+    #[must_use]
+    pub fn sources(&self, targets: Targets) -> crate::facts::Sources {
+        crate::facts::Sources {
+            targets,
+            cilium_socket: self.cilium_socket(),
+            cilium_config_dir: self.cilium_config_dir.clone(),
+            cilium_state_dir: self.cilium_state_dir(),
+            bpf_root: self.bpf_root(),
+            cgroup_root: self.cgroup_root.clone(),
+            proc_root: self.proc_root(),
+            host_root: self.host_root.clone(),
+            btf: "/sys/kernel/btf/vmlinux".into(),
+        }
+    }
+
     fn cilium_run(&self) -> PathBuf {
         // Below a host root, /var/run is of no use: on many nodes it is a symlink to /run, which leads back out.
         match self.host_root {
@@ -152,49 +167,6 @@ pub enum PlainFormat {
     Json,
 }
 
-/// `hostdns-probe check`.
-#[derive(Args, Clone, Debug)]
-#[command(after_help = CHECK_EXAMPLES)]
-pub struct CheckArgs {
-    #[command(flatten)]
-    pub target: TargetArgs,
-    /// Ask from this network namespace too: netns=PATH[,name=NAME]; may be given several times
-    #[arg(long, value_name = "VANTAGE", help_heading = "Questions")]
-    pub vantage: Vec<VantageArg>,
-    /// The name to ask for, instead of example.com and one fixed variant
-    #[arg(long, value_name = "NAME", help_heading = "Questions")]
-    pub qname: Option<String>,
-    /// Longest wait for one answer; evidence ends it sooner
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration, help_heading = "Questions")]
-    pub timeout: Duration,
-    /// Longest time for the whole check
-    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration, help_heading = "Questions")]
-    pub budget: Duration,
-    /// Follow packets on these interfaces too, by name or glob; may be given several times
-    #[arg(long, value_name = "GLOB", value_parser = Pattern::new, help_heading = "Tracing")]
-    pub interface: Vec<Pattern>,
-    /// Follow packets on every interface of the node
-    #[arg(long, help_heading = "Tracing")]
-    pub all_interfaces: bool,
-    /// Let warnings count: exit with 1 where the verdict is pass and there are any
-    #[arg(long, help_heading = "Output")]
-    pub strict: bool,
-    #[command(flatten)]
-    pub output: OutputArgs,
-    #[command(flatten)]
-    pub sources: SourceArgs,
-}
-
-const CHECK_EXAMPLES: &str = "\
-Examples:
-  hostdns-probe check
-  hostdns-probe check --address 169.254.20.10                     node-local-dns
-  hostdns-probe check --vantage netns=/proc/4711/ns/net,name=web  ask from that process' namespace too
-  hostdns-probe check --output json --output-file report.json --junit report.xml
-  hostdns-probe check --host-root /host                           under `kubectl debug node`
-
-Exit codes: 0 healthy, 1 a problem was found, 2 could not judge, 64 wrong usage.";
-
 /// A network namespace to ask from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VantageArg {
@@ -252,10 +224,10 @@ mod tests {
     #[derive(Debug, Parser)]
     struct Check {
         #[command(flatten)]
-        args: CheckArgs,
+        args: crate::commands::check::CheckArgs,
     }
 
-    fn check(line: &[&str]) -> Result<CheckArgs, clap::Error> {
+    fn check(line: &[&str]) -> Result<crate::commands::check::CheckArgs, clap::Error> {
         Check::try_parse_from([&["check"], line].concat()).map(|check| check.args)
     }
 
@@ -264,7 +236,10 @@ mod tests {
         let args = check(&[]).expect("no argument is required");
         assert_eq!(args.target.targets(false), Targets::default());
         assert_eq!(args.target.targets(true).addresses, [HOST_DNS_V4, HOST_DNS_V6]);
-        assert_eq!((args.timeout, args.budget), (Duration::from_secs(5), Duration::from_secs(20)));
+        assert_eq!(
+            (args.timeout, args.budget),
+            (std::time::Duration::from_secs(5), std::time::Duration::from_secs(20))
+        );
         assert_eq!(args.output.output, Format::Text);
         assert_eq!(args.sources.cilium_socket(), Path::new("/var/run/cilium/cilium.sock"));
         assert_eq!(args.sources.bpf_root(), Path::new("/sys/fs/bpf"));

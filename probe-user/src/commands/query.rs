@@ -20,7 +20,7 @@ use crate::{
     },
     commands::Exit,
     ended::Ended,
-    facts::Facts,
+    facts::{self, Facts},
     printer::Printer,
     query::{
         Ask, NamedVantage, QNAME, QTYPE, Query, Summary, Unobserved, Vantage, Wanted, ask_all, plan, summarize,
@@ -101,11 +101,21 @@ impl QueryReport {
     }
 }
 
-/// Asks from where `facts` says that there is something to ask from.
+/// Asks from where the facts say that there is something to ask from.
 ///
 /// # Errors
 /// A `--vantage` is no namespace, or the output cannot be written.
-pub fn run(args: &QueryArgs, global: &Global, facts: &Facts) -> anyhow::Result<Exit> {
+pub fn run(args: &QueryArgs, global: &Global) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start reading")?;
+    let facts = runtime.block_on(facts::gather(&args.sources.sources(args.target.targets(false))));
+    run_on(args, global, &facts)
+}
+
+/// The same, on facts that are known.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_on(args: &QueryArgs, global: &Global, facts: &Facts) -> anyhow::Result<Exit> {
     let targets = targets(args, facts);
     let vantages = vantages(facts, &named(&args.vantage)?, &targets, &args.sources.proc_root());
     let report = measure(args, &vantages, &targets, global)?;

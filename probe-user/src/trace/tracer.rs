@@ -23,6 +23,7 @@ use super::{
     load::{self, Error, take_hash},
     read::{Reader, ReaderCounts},
 };
+pub use super::{attach::boot_ns, read::LATENCY};
 use crate::{facts::Transport, netns::Netns, target::Targets};
 
 /// What to follow, and where.
