@@ -92,7 +92,8 @@ impl<'a> Outcome<'a> {
 }
 
 /// Joins a query with its traces. A leak wins over whatever followed it (an answer from outside, an ICMP error); then
-/// any answer proves forwarding; then the first thing that killed a packet.
+/// any answer proves forwarding; then the first thing that killed a packet. Applied to a query that bears its outcome
+/// already, it says the same again.
 #[must_use]
 pub fn outcome<'a>(query: &'a Query, traces: &[&'a PacketTrace], window: Window<'_>) -> Outcome<'a> {
     let find = |ended: Ended| traces.iter().copied().find(|trace| trace.ended == ended);
@@ -108,13 +109,17 @@ pub fn outcome<'a>(query: &'a Query, traces: &[&'a PacketTrace], window: Window<
     if let Some(trace) = find(Ended::Leaked) {
         return is(Ended::Leaked, leak_direction(trace), Some(trace));
     }
+    if query.ended == Ended::Leaked {
+        // Said while the query was on its way, from a trace that is not at hand any more.
+        return is(Ended::Leaked, Direction::Request, None);
+    }
     if let Some(trace) = find(Ended::Answered) {
         return match query.ended {
             Ended::Malformed => is(Ended::Malformed, Direction::Reply, Some(trace)),
             _ => is(Ended::Answered, Direction::None, Some(trace)),
         };
     }
-    if query.ended == Ended::Answered {
+    if query.ended == Ended::Answered || (query.rcode.is_some() && query.ended != Ended::Malformed) {
         // Nobody saw whose answer it was. It left the node's own server only if configuration says so too.
         return if window.delivery_predicted {
             is(Ended::Answered, Direction::None, None)

@@ -115,11 +115,8 @@ fn leak_story(worst: &Outcome<'_>, cause: Option<Code>) -> String {
         Some(seen) => format!(", masqueraded as {}", seen.ip()),
         None => String::new(),
     };
-    let then = if worst.query.ended == Ended::Answered {
-        "a server outside answers in the node's place"
-    } else {
-        "nobody answers"
-    };
+    let then =
+        if worst.query.rcode.is_some() { "a server outside answers in the node's place" } else { "nobody answers" };
     let first = if cause == Some(Code::AddressAbsent) { "The address is not on the node: their" } else { "Their" };
     let what = if worst.direction == Direction::Reply { "answers leave" } else { "queries leave" };
     format!("{first} {what} the node{through}{source}, and {then}.")

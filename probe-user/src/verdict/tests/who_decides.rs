@@ -202,3 +202,28 @@ fn without_cilium_the_measurement_decides() {
     is(&new().facts(bare).coredns(Fate::Answered), Pass, Ended::Answered, Nowhere, None);
     is(&new().facts(bare).coredns(Fate::Leaked), Fail, Ended::Leaked, Request, Some("HDP402"));
 }
+
+#[test]
+fn a_query_that_bears_its_outcome_is_judged_the_same() {
+    for fate in [
+        Fate::Answered,
+        Fate::Leaked,
+        Fate::LeakedButAnswered,
+        Fate::Dropped("NO_SOCKET", Request, None),
+        Fate::Dropped("TC_INGRESS", Request, Some(169)),
+        Fate::Lost(Reply),
+        Fate::Refused,
+        Fate::Unanswered,
+        Fate::Malformed,
+        Fate::Silent,
+        Fate::Unseen,
+    ] {
+        let mut scene = hidden().coredns(fate.clone());
+        let before = verdict(&scene);
+        let ends: Vec<Ended> = scene.queries.iter().map(|query| Outcome::of(&scene.case(), query).ended).collect();
+        for (query, ended) in scene.queries.iter_mut().zip(ends) {
+            query.ended = ended;
+        }
+        assert_eq!(verdict(&scene), before, "{fate:?}");
+    }
+}
