@@ -18,7 +18,7 @@ use crate::{
 use outcome::Outcome;
 
 /// Judges by the pods' queries: a broken one fails, else one that cannot be told leaves it open, else it passes. Of
-/// several broken ones the worst is told.
+/// several broken ones the worst is told. What passes has a cause only where the server behind the datapath ails.
 #[must_use]
 pub fn judge(case: &Case<'_>, findings: &[Finding]) -> Verdict {
     let decisive = vantage::decisive(case);
@@ -46,7 +46,7 @@ pub fn judge(case: &Case<'_>, findings: &[Finding]) -> Verdict {
     let root = cause::root(case, worst).filter(found);
     let cause = match worst.status() {
         Status::Fail => root.or_else(|| one_transport_broken(&decisive, worst)).or_else(|| cause::symptom(worst)),
-        Status::Pass => None,
+        Status::Pass => [Code::UpstreamFailing, Code::Slow].into_iter().find(found),
         Status::Unknown => unknown_because(case, worst).filter(found),
     };
     Verdict {

@@ -28,7 +28,7 @@ fn talos_version(case: &Case<'_>) -> Option<Version> {
 #[must_use]
 pub fn unknown_address(case: &Case<'_>, address: IpAddr) -> Vec<Remedy> {
     let mut all = lo_global(case, address);
-    all.push(legacy_routing());
+    all.push(legacy_routing(case));
     all.extend(scope_max(case, address));
     if is_talos(address) {
         all.extend(forwarding_off(case));
@@ -88,7 +88,7 @@ fn scope_max(case: &Case<'_>, address: IpAddr) -> Option<Remedy> {
         held.scope == 254 && cilium::scope_max(facts) < 254 && cilium::learns(facts, &version, &held.interface)
     });
     let remedy = Remedy::new("Cilium: take addresses of scope host too. Talos stays as it is; agents restart.")
-        .step("helm upgrade cilium cilium/cilium -n kube-system --reuse-values -f values.yaml")
+        .step(helm(case))
         .step("kubectl -n kube-system rollout restart ds/cilium")
         .patch("extraConfig:\n  local-max-addr-scope: \"254\"\n")
         .caution(
@@ -98,11 +98,17 @@ fn scope_max(case: &Case<'_>, address: IpAddr) -> Option<Remedy> {
     (hidden && !cilium::is_excluded(facts, address)).then_some(remedy)
 }
 
+/// Without `--version` Helm would upgrade Cilium on the way.
+fn helm(case: &Case<'_>) -> String {
+    let version = cilium::version(case.facts).map_or_else(|| "SAME-AS-NOW".into(), |version| version.to_string());
+    format!("helm upgrade cilium cilium/cilium -n kube-system --version {version} --reuse-values -f values.yaml")
+}
+
 /// Cilium leaves the way to the host to the kernel.
 #[must_use]
-pub fn legacy_routing() -> Remedy {
+pub fn legacy_routing(case: &Case<'_>) -> Remedy {
     Remedy::new("Cilium: bpf.hostLegacyRouting: true. Works with every release and scope; agents restart.")
-        .step("helm upgrade cilium cilium/cilium -n kube-system --reuse-values -f values.yaml")
+        .step(helm(case))
         .step("kubectl -n kube-system rollout restart ds/cilium")
         .patch("bpf:\n  hostLegacyRouting: true\n")
         .caution(
@@ -185,6 +191,7 @@ mod tests {
         assert_eq!(titles(&all), ["Talos", "Cilium", "Cilium", "Talos"]);
         assert!(all[0].patch.as_ref().unwrap().contains("interface: lo"));
         assert!(all[1].patch.as_ref().unwrap().contains("hostLegacyRouting: true"));
+        assert!(all[1].steps[0].contains("--version 1.18.1 "), "{:?}", all[1].steps);
         assert!(all[2].patch.as_ref().unwrap().contains("local-max-addr-scope: \"254\""));
         assert!(all[3].patch.as_ref().unwrap().contains("forwardKubeDNSToHost: false"));
     }

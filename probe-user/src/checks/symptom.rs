@@ -41,3 +41,16 @@ pub(super) fn finding(case: &Case<'_>, code: Code, outcomes: &[Outcome<'_>], tit
     }
     Some(Finding::new(code, severity(case, outcomes), title).evidences(evidence(outcomes)))
 }
+
+/// The same for a root: first what explains it, then the queries that show it.
+pub(super) fn root(
+    case: &Case<'_>,
+    code: Code,
+    outcomes: &[Outcome<'_>],
+    title: &str,
+    why: impl IntoIterator<Item = String>,
+) -> Option<Finding> {
+    let finding = finding(case, code, outcomes, title)?;
+    let shown = finding.evidence;
+    Some(Finding { evidence: why.into_iter().chain(shown).collect(), ..finding })
+}

@@ -1,8 +1,7 @@
 //! `hostdns-probe explain [CODE]`: what a finding means, why it happens, how to fix it.
 
-use std::io::Write;
+use std::io::{self, Write};
 
-use anyhow::Context as _;
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -20,11 +19,11 @@ Examples:
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ExplainArgs {
-    /// A finding's code or slug, in any case: HDP201, unknown-address-leaks. Without it: the list of all.
-    pub code: Option<String>,
-
-    /// Format of the output.
-    #[arg(long, value_enum, default_value_t = Format::Text)]
+    /// A finding's code or slug, in any case: HDP201, unknown-address-leaks. Without it: the list of all
+    #[arg(value_parser = find)]
+    pub code: Option<Code>,
+    /// Format of the output
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
     pub output: Format,
 }
 
@@ -34,18 +33,13 @@ pub enum Format {
     Json,
 }
 
-/// There is no such code. Wrong usage: the command ends with exit code 64.
+/// There is no such code. clap says so, and ends with wrong usage.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    #[error("there is no finding {code:?}; `hostdns-probe explain` lists them all")]
-    Unknown { code: String },
-    #[error("there is no finding {code:?}; did you mean {}? `hostdns-probe explain` lists them all", near.join(" or "))]
-    Near { code: String, near: Vec<String> },
-}
-
-impl Error {
-    /// EX_USAGE of sysexits.h.
-    pub const EXIT_CODE: u8 = 64;
+    #[error("`hostdns-probe explain` lists them all")]
+    Unknown,
+    #[error("did you mean {}? `hostdns-probe explain` lists them all", .0.join(" or "))]
+    Near(Vec<String>),
 }
 
 /// One explanation, as JSON has it.
@@ -79,28 +73,24 @@ struct Document {
 /// Writes one explanation, or the list.
 ///
 /// # Errors
-/// There is no such code ([`Error`]: exit code 64), or `out` cannot be written.
-pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result<()> {
-    let findings: Vec<Explanation> = match &args.code {
-        None => checks::REGISTRY.iter().map(Explanation::from).collect(),
-        Some(text) => vec![find(text)?.into()],
-    };
+/// `out` cannot be written.
+pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> io::Result<()> {
+    let wanted = |check: &&Check| args.code.is_none_or(|code| code == check.code);
+    let findings: Vec<Explanation> = checks::REGISTRY.iter().filter(wanted).map(Explanation::from).collect();
     match (args.output, &findings[..]) {
         (Format::Json, _) => {
-            let document = Document { schema: SCHEMA, findings };
-            let text = serde_json::to_string_pretty(&document).context("cannot write the explanations as JSON")?;
-            writeln!(out, "{text}")?;
+            serde_json::to_writer_pretty(&mut *out, &Document { schema: SCHEMA, findings })?;
+            writeln!(out)
         }
         (Format::Text, [one]) if args.code.is_some() => {
-            writeln!(out, "{} {}\n\n{}\n\n{}", one.code, one.slug, one.summary, one.explanation)?;
+            writeln!(out, "{} {}\n\n{}\n\n{}", one.code, one.slug, one.summary, one.explanation)
         }
-        (Format::Text, all) => list(all, out)?,
+        (Format::Text, all) => list(all, out),
     }
-    Ok(())
 }
 
 /// The list, by hundreds.
-fn list(all: &[Explanation], out: &mut dyn Write) -> std::io::Result<()> {
+fn list(all: &[Explanation], out: &mut dyn Write) -> io::Result<()> {
     let width = all.iter().map(|one| one.slug.len()).max().unwrap_or_default();
     let mut group = None;
     for one in all {
@@ -126,11 +116,10 @@ const fn group_name(hundred: Option<u8>) -> &'static str {
     }
 }
 
-fn find(text: &str) -> Result<&'static Check, Error> {
-    let found = text.parse::<Code>().ok().and_then(|code| checks::REGISTRY.iter().find(|check| check.code == code));
-    found.ok_or_else(|| {
-        let (code, near) = (text.trim().to_owned(), near(text));
-        if near.is_empty() { Error::Unknown { code } } else { Error::Near { code, near } }
+fn find(text: &str) -> Result<Code, Error> {
+    text.parse().map_err(|_unknown| {
+        let near = near(text);
+        if near.is_empty() { Error::Unknown } else { Error::Near(near) }
     })
 }
 
@@ -175,23 +164,23 @@ fn distance(a: &str, b: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn explain(code: Option<&str>, output: Format) -> anyhow::Result<String> {
+    fn explain(code: Option<&str>, output: Format) -> String {
         let mut out = Vec::new();
-        run(&ExplainArgs { code: code.map(Into::into), output }, &mut out)?;
-        Ok(String::from_utf8(out)?)
+        run(&ExplainArgs { code: code.map(|text| find(text).unwrap()), output }, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn one_in_text() {
-        let text = explain(Some("hdp201"), Format::Text).unwrap();
+        let text = explain(Some("hdp201"), Format::Text);
         assert!(text.starts_with("HDP201 unknown-address-leaks\n\nCilium does not know the address"), "{text}");
         assert!(text.contains("\nFix, one of these:") && text.contains("36761"), "{text}");
-        assert_eq!(text, explain(Some("Unknown-Address-Leaks"), Format::Text).unwrap());
+        assert_eq!(text, explain(Some("Unknown-Address-Leaks"), Format::Text));
     }
 
     #[test]
     fn the_list_has_every_code_once() {
-        let text = explain(None, Format::Text).unwrap();
+        let text = explain(None, Format::Text);
         for code in Code::ALL {
             assert_eq!(text.matches(&format!("  {code}  ")).count(), 1, "{code}");
         }
@@ -200,7 +189,7 @@ mod tests {
     #[test]
     fn json_has_the_same_shape_for_one_and_all() {
         for (code, count) in [(Some("HDP001"), 1), (None, Code::ALL.len())] {
-            let json: serde_json::Value = serde_json::from_str(&explain(code, Format::Json).unwrap()).unwrap();
+            let json: serde_json::Value = serde_json::from_str(&explain(code, Format::Json)).unwrap();
             assert_eq!(json["schema"], SCHEMA);
             assert_eq!(json["findings"].as_array().unwrap().len(), count);
             assert_eq!(json["findings"][0]["code"], "HDP001");
@@ -211,14 +200,12 @@ mod tests {
     #[test]
     fn near_matches() {
         for (text, meant) in [("HDP2O1", "HDP201"), ("rp-filter", "HDP107"), ("unkown-address-leaks", "HDP201")] {
-            let error = explain(Some(text), Format::Text).unwrap_err();
-            let Some(Error::Near { near, .. }) = error.downcast_ref() else {
-                panic!("{text}: {error}");
+            let Err(Error::Near(near)) = find(text) else {
+                panic!("{text} has no near match");
             };
             assert!(near[0].starts_with(meant), "{text}: {near:?}");
         }
-        let error = explain(Some("weather-in-paris"), Format::Text).unwrap_err();
-        assert_eq!(error.downcast_ref(), Some(&Error::Unknown { code: "weather-in-paris".into() }));
+        assert_eq!(find("weather-in-paris"), Err(Error::Unknown));
     }
 
     #[test]

@@ -101,15 +101,11 @@ pub fn scope_max(facts: &Facts) -> u8 {
     facts.cilium.address_scope_max.get().copied().unwrap_or(DEFAULT_ADDRESS_SCOPE_MAX)
 }
 
-/// `exclude-local-address` names it. Entries may be prefixes; only whole addresses are compared here.
+/// A prefix in `exclude-local-address` covers it.
 #[must_use]
 pub fn is_excluded(facts: &Facts, address: IpAddr) -> bool {
-    let own = address.to_string();
-    facts
-        .cilium
-        .exclude_local_addresses
-        .get()
-        .is_some_and(|list| list.iter().any(|entry| entry.trim().split('/').next() == Some(own.as_str())))
+    let excluded = facts.cilium.exclude_local_addresses.get();
+    excluded.is_some_and(|prefixes| prefixes.iter().any(|prefix| node::contains(prefix.trim(), address)))
 }
 
 /// The one-device shortcut (`ENABLE_SKIP_FIB`, pkg/datapath/linux/config/config.go), and how that is known.
@@ -181,7 +177,7 @@ mod tests {
     fn an_excluded_address_is_unknown() {
         let mut facts = facts();
         facts.cilium.lxc.clear();
-        facts.cilium.exclude_local_addresses = Fact::known(vec!["169.254.116.108/32".into()], "agent");
+        facts.cilium.exclude_local_addresses = Fact::known(vec!["169.254.0.0/16".into()], "agent");
         assert!(!knows(&facts, HOST_DNS).unwrap().0);
     }
 

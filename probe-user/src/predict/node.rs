@@ -57,8 +57,8 @@ pub fn has_default_route(facts: &Facts, address: IpAddr) -> Option<bool> {
     Some(facts.network.routes.get()?.iter().any(|route| route.kind == "unicast" && route.destination == default))
 }
 
-/// `destination` is `address/len`, or an address alone.
-fn contains(destination: &str, address: IpAddr) -> bool {
+/// The address is within `destination`: `address/len`, or an address alone.
+pub(super) fn contains(destination: &str, address: IpAddr) -> bool {
     let (network, len) = destination.split_once('/').map_or((destination, None), |(n, l)| (n, Some(l)));
     let Ok(network) = network.parse::<IpAddr>() else {
         return false;

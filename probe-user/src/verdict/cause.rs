@@ -9,6 +9,7 @@ use crate::{
     ended::{Direction, Ended},
     facts::HostRouting,
     predict::{cilium, node},
+    trace::cilium_reasons,
 };
 
 /// Cilium's drop reasons (pkg/monitor/api/drop.go) that are a network policy's doing.
@@ -59,8 +60,7 @@ fn leaked(case: &Case<'_>, target: SocketAddr) -> Option<Code> {
 
 fn dropped(case: &Case<'_>, outcome: &Outcome<'_>) -> Option<Code> {
     let drop = outcome.drop()?;
-    let cilium_reason =
-        drop.cilium_reason.as_ref().map(|reason| reason.code).or_else(|| only_new_drop(case, &drop.reason));
+    let cilium_reason = drop.cilium_reason.as_ref().map(|reason| reason.code).or_else(|| risen(case, &drop.reason));
     match (drop.reason.as_str(), cilium_reason) {
         ("IP_RPFILTER", _) => Some(Code::RpFilterStrict),
         ("NETFILTER_DROP", _) => Some(Code::NodeFirewallBlocks),
@@ -77,26 +77,11 @@ fn predicts(case: &Case<'_>, code: Code) -> bool {
     case.prediction.cause.as_deref() == Some(code.id().as_str())
 }
 
-/// The one reason for which Cilium counted more drops after the queries than before, for a drop by a tc program.
-fn only_new_drop(case: &Case<'_>, kernel_reason: &str) -> Option<u8> {
-    /// IPv6 router solicitations, always there.
-    const UNKNOWN_L3: u8 = 139;
-    if !kernel_reason.starts_with("TC_") {
-        return None;
-    }
-    let before = case.facts.cilium.drops_before.get()?;
+/// For a drop by a tc program: the reason whose counter rose while the queries were asked.
+fn risen(case: &Case<'_>, kernel_reason: &str) -> Option<u8> {
+    let before = case.facts.cilium.drops_before.get().filter(|_| kernel_reason.starts_with("TC_"))?;
     let after = case.facts.cilium.drops_after.get()?;
-    let count = |all: &[crate::facts::DropCount], reason| -> u64 {
-        all.iter().filter(|drop| drop.reason == reason).map(|drop| drop.packets).sum()
-    };
-    let mut grown: Vec<u8> = after
-        .iter()
-        .map(|drop| drop.reason)
-        .filter(|&reason| reason > 129 && reason != UNKNOWN_L3 && count(after, reason) > count(before, reason))
-        .collect();
-    grown.sort_unstable();
-    grown.dedup();
-    if let [reason] = grown[..] { Some(reason) } else { None }
+    cilium_reasons::risen(before, after).map(|reason| reason.code)
 }
 
 /// A request that vanished, or that was freed for a reason which says nothing (kernels before 5.18 give none).

@@ -92,7 +92,8 @@ impl<'a> Outcome<'a> {
 }
 
 /// Joins a query with its traces. A leak wins over whatever followed it (an answer from outside, an ICMP error); then
-/// any answer proves forwarding; then the first thing that killed a packet.
+/// any answer proves forwarding; then the first thing that killed a packet. Applied to a query that bears its outcome
+/// already, it says the same again.
 #[must_use]
 pub fn outcome<'a>(query: &'a Query, traces: &[&'a PacketTrace], window: Window<'_>) -> Outcome<'a> {
     let find = |ended: Ended| traces.iter().copied().find(|trace| trace.ended == ended);
@@ -108,13 +109,17 @@ pub fn outcome<'a>(query: &'a Query, traces: &[&'a PacketTrace], window: Window<
     if let Some(trace) = find(Ended::Leaked) {
         return is(Ended::Leaked, leak_direction(trace), Some(trace));
     }
+    if query.ended == Ended::Leaked {
+        // Said while the query was on its way, from a trace that is not at hand any more.
+        return is(Ended::Leaked, Direction::Request, None);
+    }
     if let Some(trace) = find(Ended::Answered) {
         return match query.ended {
             Ended::Malformed => is(Ended::Malformed, Direction::Reply, Some(trace)),
             _ => is(Ended::Answered, Direction::None, Some(trace)),
         };
     }
-    if query.ended == Ended::Answered {
+    if query.ended == Ended::Answered || (query.rcode.is_some() && query.ended != Ended::Malformed) {
         // Nobody saw whose answer it was. It left the node's own server only if configuration says so too.
         let by_itself = query.address.ip().is_loopback(); // nobody else answers there
         return if window.delivery_predicted || by_itself {
@@ -132,6 +137,10 @@ pub fn outcome<'a>(query: &'a Query, traces: &[&'a PacketTrace], window: Window<
         } else {
             is(Ended::Dropped, direction, Some(trace))
         };
+    }
+    if query.ended == Ended::Dropped {
+        // Sending failed: the kernel told the asking socket itself (EPERM).
+        return is(Ended::Dropped, Direction::Request, None);
     }
     if query.ended == Ended::PortUnreachable || find(Ended::PortUnreachable).is_some() {
         return is(Ended::PortUnreachable, Direction::Request, find(Ended::PortUnreachable));
@@ -160,7 +169,7 @@ fn from_silence<'a>(
     if window.events.lost > 0 {
         return Err((format!("{} events of this window were lost", window.events.lost), Some(trace)));
     }
-    let blind = blind_hooks(window.hooks, trace.ended);
+    let blind = blind_hooks(window.hooks, trace);
     if !blind.is_empty() {
         return Err((
             format!("it was not seen again, but these hooks were not in place: {}", blind.join(", ")),
@@ -171,13 +180,17 @@ fn from_silence<'a>(
     Ok(Outcome { query, ended: trace.ended, direction, trace: Some(trace), why: None })
 }
 
-/// Hooks whose absence could explain a silence. `net_dev_start_xmit` only names the address a leak leaves with. Of an
-/// unanswered query it is enough to see the server's sockets.
-fn blind_hooks(hooks: &[Hook], ended: Ended) -> Vec<String> {
+/// Hooks whose absence could explain a silence. Those that only say more of what is known anyway do not: without
+/// `net_dev_start_xmit` the address of a leak is not known, without `kfree_skb` a drop is a loss. Nor do the devices of
+/// other pods. Of an unanswered query it is enough to see the server's sockets.
+fn blind_hooks(hooks: &[Hook], trace: &PacketTrace) -> Vec<String> {
+    let on_the_way = |interface: &str| trace.hops.iter().any(|hop| hop.interface.as_deref() == Some(interface));
+    let other_pod = |interface: &String| interface.starts_with("lxc") && !on_the_way(interface);
     hooks
         .iter()
-        .filter(|hook| !hook.attached && !hook.name.contains("xmit") && !hook.name.contains("transmit"))
-        .filter(|hook| ended == Ended::Lost || is_socket_hook(hook))
+        .filter(|hook| !hook.attached && !["xmit", "transmit", "kfree"].iter().any(|name| hook.name.contains(name)))
+        .filter(|hook| !hook.interface.as_ref().is_some_and(other_pod))
+        .filter(|hook| trace.ended == Ended::Lost || is_socket_hook(hook))
         .map(|hook| match &hook.interface {
             Some(interface) => format!("{} on {interface}", hook.name),
             None => hook.name.clone(),

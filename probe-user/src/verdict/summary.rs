@@ -91,7 +91,7 @@ fn story(worst: &Outcome<'_>, cause: Option<Code>) -> String {
         (Ended::Lost, _) => {
             let last =
                 worst.trace.and_then(|trace| trace.lost.as_ref()).map_or("its first hop", |l| l.last_hop.as_str());
-            format!("The {} was last seen at {last} and never again; no drop was reported.", half(worst))
+            format!("The {} was last seen at {last} and never again.", half(worst))
         }
         (Ended::PortUnreachable, Some(Code::AddressAbsent)) => "The address is on no interface of the node.".into(),
         (Ended::PortUnreachable, Some(Code::NodeFirewallBlocks)) => {
@@ -115,11 +115,8 @@ fn leak_story(worst: &Outcome<'_>, cause: Option<Code>) -> String {
         Some(seen) => format!(", masqueraded as {}", seen.ip()),
         None => String::new(),
     };
-    let then = if worst.query.ended == Ended::Answered {
-        "a server outside answers in the node's place"
-    } else {
-        "nobody answers"
-    };
+    let then =
+        if worst.query.rcode.is_some() { "a server outside answers in the node's place" } else { "nobody answers" };
     let first = if cause == Some(Code::AddressAbsent) { "The address is not on the node: their" } else { "Their" };
     let what = if worst.direction == Direction::Reply { "answers leave" } else { "queries leave" };
     format!("{first} {what} the node{through}{source}, and {then}.")

@@ -34,15 +34,14 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     why.extend(cilium::knows(facts, address).ok().map(|(_, how)| how));
     why.extend(node::holders(facts, address).unwrap_or_default().into_iter().map(node::describe));
     why.extend(cilium::skips_fib(facts).ok().map(|(_, how)| how));
-    symptom::finding(
+    symptom::root(
         case,
         Code::UnknownAddressDropped,
         &hit,
         "Cilium drops queries to an address it does not know: FIB lookup failed.",
+        why,
     )
-    .map(|finding| {
-        finding.evidences(why).remedies(remedy::unknown_address(case, address)).remedies(remedy::upgrade_for_fib(case))
-    })
+    .map(|finding| finding.remedies(remedy::unknown_address(case, address)).remedies(remedy::upgrade_for_fib(case)))
     .into_iter()
     .collect()
 }
@@ -68,14 +67,14 @@ mod tests {
     }
 
     #[test]
-    fn by_the_one_counter_that_grew() {
+    fn by_the_counter_that_rose() {
         let count = |reason, packets| DropCount { reason, direction: 2, packets };
         let scene = dropped(None).facts(|f| {
             f.cilium.drops_before = known(vec![count(169, 4), count(139, 1)]);
             f.cilium.drops_after = known(vec![count(169, 6), count(139, 2)]);
         });
         assert!(scene.finding("HDP202").is_some());
-        let both = scene.facts(|f| f.cilium.drops_after = known(vec![count(169, 6), count(133, 1)]));
+        let both = scene.facts(|f| f.cilium.drops_after = known(vec![count(169, 6), count(133, 2)]));
         assert_eq!(both.finding("HDP202"), None);
     }
 

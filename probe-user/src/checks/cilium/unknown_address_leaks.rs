@@ -41,13 +41,14 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         why.push(format!("{}; Cilium takes up to {}", node::describe(held), cilium::scope_max(facts)));
     }
     why.extend(cilium::skips_fib(facts).ok().map(|(_, how)| how));
-    symptom::finding(
+    symptom::root(
         case,
         Code::UnknownAddressLeaks,
         &hit,
         "Cilium does not know the address as the node's: queries leave the node.",
+        why,
     )
-    .map(|finding| finding.evidences(why).remedies(remedy::unknown_address(case, address)))
+    .map(|finding| finding.remedies(remedy::unknown_address(case, address)))
     .into_iter()
     .collect()
 }

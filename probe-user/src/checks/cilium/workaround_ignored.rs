@@ -42,7 +42,7 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
             Finding::new(Code::WorkaroundIgnored, Severity::Warn, title)
                 .evidences(held.into_iter().map(node::describe))
                 .evidence(reason)
-                .remedies([remedy::legacy_routing()]),
+                .remedies([remedy::legacy_routing(case)]),
         );
     }
     findings

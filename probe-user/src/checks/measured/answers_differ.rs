@@ -21,8 +21,13 @@ Fix: compare the traces: whose answers are from the node's socket. Ask again wit
 whose answer never changes.
 ";
 
+/// Name and type.
+type Question<'a> = (&'a str, &'a str);
+/// Response code and the records, sorted.
+type Answer<'a> = (String, Vec<&'a str>);
+
 fn run(case: &Case<'_>) -> Vec<Finding> {
-    let mut answers: BTreeMap<(&str, &str), BTreeMap<(String, Vec<&str>), Vec<&str>>> = BTreeMap::new();
+    let mut answers: BTreeMap<Question<'_>, BTreeMap<Answer<'_>, Vec<&str>>> = BTreeMap::new();
     for query in vantage::all(case).iter().map(|outcome| outcome.query) {
         // A truncated answer is a part of the whole one.
         let Some(rcode) = query.rcode.as_ref().filter(|_| !query.truncated && query.ended == Ended::Answered) else {

@@ -39,8 +39,8 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         .step("Talos: talosctl -n NODE patch machineconfig --patch @sysctl.yaml")
         .patch("machine:\n  sysctls:\n    net.ipv4.conf.all.rp_filter: \"0\"\n    net.ipv4.conf.default.rp_filter: \"0\"\n")
         .caution("Devices keep the value that they were made with: pods' devices of today need theirs set too.");
-    symptom::finding(case, Code::RpFilterStrict, &hit, title)
-        .map(|finding| finding.evidences(values).evidences(all).remedies([sysctl]))
+    symptom::root(case, Code::RpFilterStrict, &hit, title, values.into_iter().chain(all))
+        .map(|finding| finding.remedies([sysctl]))
         .into_iter()
         .collect()
 }

@@ -1,0 +1,229 @@
+//! Whose queries decide, and what cannot be told.
+
+use super::*;
+
+// Who decides.
+
+#[test]
+fn the_node_alone_never_passes() {
+    let scene = new().asks(VantageKind::Node, Udp, Fate::Answered).asks(VantageKind::NodeLoopback, Udp, Fate::Answered);
+    let verdict = verdict(&scene);
+    assert_eq!((verdict.status, verdict.cause.as_deref()), (Unknown, Some("HDP305")));
+    assert!(verdict.summary.contains("says nothing about pods"), "{}", verdict.summary);
+}
+
+#[test]
+fn a_broken_node_vantage_is_a_warning() {
+    let scene = new().coredns(Fate::Answered).asks(VantageKind::Node, Udp, Fate::Lost(Reply));
+    is(&scene, Pass, Ended::Answered, Nowhere, None);
+    assert!(scene.codes().contains(&"HDP403".into()));
+}
+
+#[test]
+fn coredns_comes_before_other_pods() {
+    let scene =
+        new().coredns(Fate::Answered).asks(VantageKind::Pod, Udp, Fate::Dropped("TC_INGRESS", Request, Some(133)));
+    is(&scene, Pass, Ended::Answered, Nowhere, None);
+    assert_eq!(scene.finding("HDP213").unwrap().severity, crate::checks::Severity::Warn);
+}
+
+#[test]
+fn without_coredns_others_decide() {
+    for kind in [VantageKind::Pod, VantageKind::Health, VantageKind::Named] {
+        let scene = hidden().facts(|f| f.pods = known(vec![])).asks(kind, Udp, Fate::Leaked);
+        is(&scene, Fail, Ended::Leaked, Request, Some("HDP201"));
+        assert!(scene.codes().contains(&"HDP301".into()));
+    }
+}
+
+#[test]
+fn coredns_that_tells_nothing_leaves_it_to_others() {
+    let scene = hidden().coredns(Fate::Silent).asks(VantageKind::Health, Udp, Fate::Leaked);
+    is(&scene, Fail, Ended::Leaked, Request, Some("HDP201"));
+}
+
+#[test]
+fn coredns_on_host_network_decides() {
+    let scene =
+        hidden().asks(VantageKind::CorednsOnHost, Udp, Fate::Answered).asks(VantageKind::Health, Udp, Fate::Leaked);
+    is(&scene, Pass, Ended::Answered, Nowhere, None);
+    assert!(verdict(&scene).summary.starts_with("CoreDNS (hostNetwork) on n1 reaches"));
+    assert_eq!(scene.finding("HDP201").unwrap().severity, crate::checks::Severity::Warn);
+}
+
+#[test]
+fn queries_to_others_do_not_count() {
+    let other = "127.0.0.53:53".parse().unwrap();
+    let scene = new().coredns(Fate::Answered).asks_at(VantageKind::Coredns, other, Udp, Fate::Leaked);
+    is(&scene, Pass, Ended::Answered, Nowhere, None);
+}
+
+// CoreDNS asks somebody else.
+
+#[test]
+fn bypassed_but_fine() {
+    let scene = new().facts(bypass).coredns(Fate::Answered);
+    is(&scene, Pass, Ended::Answered, Nowhere, None);
+    assert!(scene.codes().contains(&"HDP302".into()));
+}
+
+#[test]
+fn bypassed_and_broken_still_fails_while_the_node_serves() {
+    is(&hidden().facts(bypass).coredns(Fate::Leaked), Fail, Ended::Leaked, Request, Some("HDP201"));
+}
+
+#[test]
+fn forwarding_switched_off_is_no_failure() {
+    for off in [absent, |facts: &mut Facts| facts.listeners = known(vec![])] {
+        let scene = new().facts(bypass).facts(off).coredns(Fate::Leaked);
+        let verdict = verdict(&scene);
+        assert_eq!((verdict.status, verdict.ended, verdict.cause.as_deref()), (Pass, None, Some("HDP302")));
+        assert!(scene.findings().iter().all(|finding| finding.severity != crate::checks::Severity::Fail));
+    }
+}
+
+// What cannot be told.
+
+#[test]
+fn lost_events_leave_silence_open() {
+    for fate in [Fate::Lost(Request), Fate::Lost(Reply), Fate::Unanswered] {
+        let mut scene = new().coredns(fate);
+        scene.events.lost = 1;
+        is(&scene, Unknown, Ended::Unknown, Nowhere, Some("HDP005"));
+    }
+}
+
+#[test]
+fn lost_events_do_not_touch_what_was_seen() {
+    let mut scene = hidden().coredns(Fate::Leaked);
+    scene.events.lost = 5;
+    is(&scene, Fail, Ended::Leaked, Request, Some("HDP201"));
+    let mut scene = new().coredns(Fate::Answered);
+    scene.events.lost = 5;
+    is(&scene, Pass, Ended::Answered, Nowhere, None);
+}
+
+#[test]
+fn missing_hooks_leave_losses_open() {
+    let mut scene = new().coredns(Fate::Lost(Request));
+    scene.hooks.push(hook("tcx egress", Some("eth1"), false));
+    is(&scene, Unknown, Ended::Unknown, Nowhere, Some("HDP003"));
+    let why = verdict(&scene).summary;
+    assert!(why.contains("tcx egress on eth1"), "{why}");
+    // Of an unanswered query it is enough to see the sockets; the transmit point only names addresses.
+    let mut scene = new().coredns(Fate::Unanswered);
+    scene.hooks.push(hook("tcx egress", Some("eth1"), false));
+    is(&scene, Fail, Ended::Unanswered, Nowhere, Some("HDP406"));
+    // Nor do points that only say more, or another pod's device.
+    let mut scene = new().coredns(Fate::Lost(Request));
+    scene.hooks.push(hook("tp_btf net_dev_start_xmit", None, false));
+    scene.hooks.push(hook("tp_btf kfree_skb", None, false));
+    scene.hooks.push(hook("tcx ingress", Some("lxc_other"), false));
+    is(&scene, Fail, Ended::Lost, Request, Some("HDP414"));
+}
+
+#[test]
+fn without_socket_hooks_leaks_still_count() {
+    let private = |mut scene: Scene| {
+        for hook in &mut scene.hooks {
+            hook.attached = !hook.name.contains("cgroup");
+        }
+        scene
+    };
+    is(&private(hidden().coredns(Fate::Leaked)), Fail, Ended::Leaked, Request, Some("HDP201"));
+    is(&private(new().coredns(Fate::Lost(Request))), Unknown, Ended::Unknown, Nowhere, Some("HDP003"));
+}
+
+#[test]
+fn a_timeout_nobody_saw_is_unknown() {
+    let mut scene = hidden().coredns(Fate::Silent);
+    scene.prediction =
+        crate::report::Prediction { ended: Some(Ended::Leaked), cause: Some("HDP201".into()), ..Default::default() };
+    is(&scene, Unknown, Ended::Unknown, Nowhere, None);
+    assert!(verdict(&scene).summary.ends_with("Configuration alone says: leaked (HDP201)."));
+    let scene = scene.facts(|f| f.kernel.missing_capabilities = known(vec!["CAP_BPF".into()]));
+    is(&scene, Unknown, Ended::Unknown, Nowhere, Some("HDP001"));
+}
+
+#[test]
+fn an_answer_nobody_saw_needs_the_prediction() {
+    let mut scene = new().coredns(Fate::Unseen);
+    is(&scene, Unknown, Ended::Unknown, Nowhere, None);
+    scene.prediction.ended = Some(Ended::Answered);
+    is(&scene, Pass, Ended::Answered, Nowhere, None);
+}
+
+#[test]
+fn one_unknown_half_is_not_passed() {
+    let scene = new().asks(VantageKind::Coredns, Udp, Fate::Answered).asks(VantageKind::Coredns, Tcp, Fate::Silent);
+    is(&scene, Unknown, Ended::Unknown, Nowhere, None);
+}
+
+#[test]
+fn the_traces_own_reason_is_told() {
+    let mut scene = new().coredns(Fate::Silent);
+    let mut seen = new().coredns(Fate::Lost(Request)).traces;
+    seen.truncate(1);
+    seen[0].ended = Ended::Unknown;
+    seen[0].unknown = Some("eth0 was attached too late".into());
+    scene.traces = seen;
+    scene.queries.truncate(1);
+    scene.queries[0].traces = vec![1];
+    is(&scene, Unknown, Ended::Unknown, Nowhere, None);
+    assert!(verdict(&scene).summary.contains("eth0 was attached too late"));
+}
+
+#[test]
+fn a_reply_that_leaves_the_node_is_a_leaked_reply() {
+    let mut scene = new().coredns(Fate::Leaked);
+    for trace in &mut scene.traces {
+        let mut hop = trace.hops[0].clone();
+        hop.interface = Some("eth0".into());
+        hop.direction = Reply;
+        trace.hops.push(hop);
+    }
+    is(&scene, Fail, Ended::Leaked, Reply, Some("HDP402"));
+    assert!(verdict(&scene).summary.contains("answers leave"));
+}
+
+#[test]
+fn a_root_without_its_finding_is_not_claimed() {
+    let scene = hidden().coredns(Fate::Leaked);
+    assert_eq!(judge(&scene.case(), &[]).cause.as_deref(), Some("HDP402"));
+}
+
+#[test]
+fn without_cilium_the_measurement_decides() {
+    let bare = |facts: &mut Facts| {
+        facts.cilium = crate::facts::Cilium::default();
+        facts.network.links = known(vec![]);
+        facts.pods = known(vec![pod("coredns-1", PodRole::Coredns)]);
+    };
+    is(&new().facts(bare).coredns(Fate::Answered), Pass, Ended::Answered, Nowhere, None);
+    is(&new().facts(bare).coredns(Fate::Leaked), Fail, Ended::Leaked, Request, Some("HDP402"));
+}
+
+#[test]
+fn a_query_that_bears_its_outcome_is_judged_the_same() {
+    for fate in [
+        Fate::Answered,
+        Fate::Leaked,
+        Fate::LeakedButAnswered,
+        Fate::Dropped("NO_SOCKET", Request, None),
+        Fate::Dropped("TC_INGRESS", Request, Some(169)),
+        Fate::Lost(Reply),
+        Fate::Refused,
+        Fate::Unanswered,
+        Fate::Malformed,
+        Fate::Silent,
+        Fate::Unseen,
+    ] {
+        let mut scene = hidden().coredns(fate.clone());
+        let before = verdict(&scene);
+        let ends: Vec<Ended> = scene.queries.iter().map(|query| Outcome::of(&scene.case(), query).ended).collect();
+        for (query, ended) in scene.queries.iter_mut().zip(ends) {
+            query.ended = ended;
+        }
+        assert_eq!(verdict(&scene), before, "{fate:?}");
+    }
+}
