@@ -86,7 +86,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 pub fn explain_failure(error: anyhow::Error) -> ExitCode {
     // Not through tracing: with RUST_LOG=off the user would be left with an exit code alone.
     eprintln!("hostdns-probe: {error:#}");
-    if error.is::<explain::Error>() { Exit::Usage.into() } else { Exit::Unknown.into() }
+    Exit::Unknown.into()
 }
 
 #[cfg(test)]
