@@ -1,1 +1,4 @@
-//! (to be written)
+//! One file per subcommand.
+
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod wait;
