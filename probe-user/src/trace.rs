@@ -1,7 +1,9 @@
 //! FOLLOW: the packets themselves. Events come off the kernel, become hops, and hops become one trace per packet.
 
+pub mod cilium_reasons;
 pub mod correlate;
 pub mod event;
+pub mod topology;
 
 use std::net::SocketAddr;
 
