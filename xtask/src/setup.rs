@@ -62,7 +62,7 @@ fn agreed(consent: Consent, commands: &[(String, Command)]) -> anyhow::Result<bo
     }
     eprintln!("To build the eBPF programs this machine lacks something. To be run:");
     for (what, command) in commands {
-        eprintln!("  {:<70} # {what}", shown(command));
+        eprintln!("  # {what}\n  {}", shown(command));
     }
     eprint!("Go ahead? [Y/n] ");
     std::io::stderr().flush().context("cannot write to the terminal")?;
