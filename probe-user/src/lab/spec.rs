@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::facts::{HostRouting, Masquerade, RoutingMode};
 
+/// Where pods live: `ipv4-native-routing-cidr`. Packets to it are not masqueraded.
+pub const POD_CIDR: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 0, 0), 16);
+
 /// The Cilium releases that were measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum CiliumVersion {

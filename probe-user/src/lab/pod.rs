@@ -1,0 +1,222 @@
+//! A pod: a process in a network, UTS and mount namespace and a cgroup of its own.
+//!
+//! The node starts it as `hostdns-probe lab __pod`, with its plan on stdin. It says `made` when its namespaces are
+//! there, waits for a line while the node wires it up, and says `serving` when its work has begun.
+
+use std::{
+    ffi::CString,
+    fs,
+    io::{self, BufRead as _, BufReader, Write as _},
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
+    path::PathBuf,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use nix::sched::{CloneFlags, unshare};
+use serde::{Deserialize, Serialize};
+
+use super::{Error, cgroup, dns, mounts};
+
+/// Where the Corefile is, as in CoreDNS' own deployment.
+pub const COREFILE: &str = "/etc/coredns/Corefile";
+
+/// What a pod is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PodPlan {
+    pub name: String,
+    /// Name in /proc/PID/comm.
+    pub comm: String,
+    /// argv\[0\].
+    pub program: String,
+    /// Absolute, as the node sees it.
+    pub cgroup: PathBuf,
+    pub host_network: bool,
+    /// UTS name; none: the node's.
+    pub hostname: Option<String>,
+    /// Files below /etc, in the pod's own mount namespace; none: it shares the node's.
+    pub files: Option<Vec<(String, String)>>,
+    pub work: Work,
+    /// Its device on the node's side.
+    pub interface: String,
+    pub endpoint_id: u16,
+    pub identity: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    Idle,
+    /// Forward what comes to port 53 as the Corefile says.
+    Forward,
+    /// Run a real CoreDNS with the Corefile.
+    Coredns(PathBuf),
+}
+
+/// A pod that was started.
+pub struct RunningPod {
+    pub plan: PodPlan,
+    /// In the node's PID namespace.
+    pub pid: u32,
+    child: Child,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+}
+
+impl RunningPod {
+    /// Starts a pod; [`Self::made`] waits for its namespaces.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(plan: PodPlan, node_name: &str) -> Result<Self, Error> {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(&plan.program).args(["lab", "__pod"]);
+        if !matches!(plan.work, Work::Idle) {
+            command.args(["-conf", COREFILE]);
+        }
+        let mut child = command
+            .env_clear()
+            .env("HOSTNAME", plan.hostname.as_deref().unwrap_or(node_name))
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+            .env("KUBERNETES_SERVICE_PORT", "443")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(Error::io(format!("cannot start pod {}", plan.name)))?;
+        let pid = child.id();
+        let (Some(mut to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Error::NotReady { process: "pod", why: "it has no pipes".into() });
+        };
+        let text = serde_json::to_string(&plan).map_err(Error::json("cannot write a pod's plan"))?;
+        writeln!(to, "{text}").map_err(Error::io(format!("cannot tell pod {} its plan", plan.name)))?;
+        Ok(Self { plan, pid, child, to, from: BufReader::new(from) })
+    }
+
+    /// Waits until its namespaces are there.
+    ///
+    /// # Errors
+    /// It ended.
+    pub fn made(&mut self) -> Result<(), Error> {
+        self.expect(|line| line == "made")
+    }
+
+    /// Lets it begin its work and waits until it has.
+    ///
+    /// # Errors
+    /// It ended.
+    pub fn serve(&mut self) -> Result<(), Error> {
+        writeln!(self.to, "go").map_err(Error::io(format!("cannot tell pod {} to begin", self.plan.name)))?;
+        // A real CoreDNS prints its zones (`.:53`) once it listens.
+        self.expect(|line| line == "serving" || line.starts_with(".:"))
+    }
+
+    fn expect(&mut self, wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+        loop {
+            let mut line = String::new();
+            let len =
+                self.from.read_line(&mut line).map_err(Error::io(format!("cannot hear pod {}", self.plan.name)))?;
+            if len == 0 {
+                let _ = self.child.wait();
+                let why = format!("pod {} ended: its message is above, on stderr", self.plan.name);
+                return Err(Error::NotReady { process: "pod", why });
+            }
+            if wanted(line.trim()) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The pod's process. It does not return while the pod lives.
+///
+/// # Errors
+/// The namespaces, mounts or the server cannot be made.
+pub fn run() -> Result<(), Error> {
+    let plan: PodPlan = read_line_of("the pod's plan")?;
+    cgroup::join(&plan.cgroup)?;
+    let mut namespaces = CloneFlags::empty();
+    if !plan.host_network {
+        namespaces |= CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC;
+    }
+    if plan.hostname.is_some() {
+        namespaces |= CloneFlags::CLONE_NEWUTS;
+    }
+    if plan.files.is_some() {
+        namespaces |= CloneFlags::CLONE_NEWNS;
+    }
+    unshare(namespaces).map_err(Error::sys("cannot make a pod's namespaces"))?;
+    if let Some(hostname) = &plan.hostname {
+        nix::unistd::sethostname(hostname).map_err(Error::sys("cannot set a pod's hostname"))?;
+    }
+    if let Some(files) = &plan.files {
+        mounts::of_pod(files)?;
+    }
+    set_comm(&plan.comm);
+    say("made")?;
+    let mut go = String::new();
+    if io::stdin().read_line(&mut go).map_err(Error::io("the node went away"))? == 0 {
+        return Ok(()); // the lab came to nothing, and said so
+    }
+    match &plan.work {
+        Work::Idle => {
+            say("serving")?;
+            wait_for_end();
+            Ok(())
+        }
+        Work::Forward => forward(&plan),
+        Work::Coredns(binary) => {
+            let error = Command::new(binary).args(["-conf", COREFILE]).exec();
+            Err(Error::Io { what: format!("cannot run {}", binary.display()), source: error })
+        }
+    }
+}
+
+fn forward(plan: &PodPlan) -> Result<(), Error> {
+    let corefile = fs::read_to_string(COREFILE).map_err(Error::io(format!("cannot read {COREFILE}")))?;
+    let upstream = dns::forward_target(&corefile, |path| fs::read_to_string(path).ok()).ok_or_else(|| {
+        Error::NotReady { process: "pod", why: format!("{COREFILE} forwards . to nothing that can be understood") }
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::io("cannot start a runtime"))?;
+    let _inside = runtime.enter();
+    // On the node itself port 53 of some addresses is taken: by host DNS.
+    let address = if plan.host_network { super::topology::NODE_V4 } else { Ipv4Addr::UNSPECIFIED };
+    let listen = dns::Listen { address: SocketAddr::new(address.into(), 53), udp: true, tcp: true, ttl: None };
+    let _server =
+        dns::serve(dns::Role::Forwarder { upstream }, &[listen]).map_err(Error::io("cannot serve DNS in a pod"))?;
+    say("serving")?;
+    runtime.block_on(async {
+        let _ = tokio::task::spawn_blocking(wait_for_end).await;
+    });
+    Ok(())
+}
+
+/// Reads one line of JSON from stdin.
+pub(super) fn read_line_of<T: for<'de> Deserialize<'de>>(what: &str) -> Result<T, Error> {
+    let mut line = String::new();
+    io::stdin().read_line(&mut line).map_err(Error::io(format!("cannot read {what}")))?;
+    serde_json::from_str(&line).map_err(Error::json(format!("cannot read {what}; this command is not for people")))
+}
+
+/// Says a line to the process that started this one.
+pub(super) fn say(line: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(Error::io("nobody listens any more"))
+}
+
+/// Waits until the process at the other end of stdin is gone.
+pub(super) fn wait_for_end() {
+    let mut line = String::new();
+    while io::stdin().read_line(&mut line).is_ok_and(|len| len > 0) {
+        line.clear();
+    }
+}
+
+/// Sets the main thread's name, which is the process' in /proc/PID/comm (15 bytes).
+pub(super) fn set_comm(comm: &str) {
+    let Ok(name) = CString::new(std::ffi::OsStr::new(comm).as_bytes()) else { return };
+    let _ = nix::sys::prctl::set_name(&name);
+}
