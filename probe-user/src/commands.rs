@@ -11,6 +11,8 @@ pub mod man;
 pub mod query;
 pub mod report;
 pub mod schema;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod wait;
 
 use std::process::ExitCode;
 

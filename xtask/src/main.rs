@@ -1,1 +1,30 @@
-fn main() {}
+//! The project's own commands: `cargo xtask setup | build | lab | test`.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+mod build;
+mod cli;
+#[cfg(test)]
+mod deploy;
+mod ebpf_tools;
+mod elf;
+mod lab;
+mod setup;
+mod step;
+mod test;
+mod workspace;
+
+fn main() -> ExitCode {
+    let outcome = match cli::Cli::parse().command {
+        cli::Command::Setup(options) => setup::run(options).map(|()| ExitCode::SUCCESS),
+        cli::Command::Build(options) => build::run(&options).map(|()| ExitCode::SUCCESS),
+        cli::Command::Lab(options) => lab::run(&options),
+        cli::Command::Test(options) => test::run(options).map(|()| ExitCode::SUCCESS),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,102 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+
+/// Set up, build, try and test hostdns-probe.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask lab                        set up, build, and run every scenario of the lab
+  cargo xtask lab issue-36761-leak       one scenario
+  cargo xtask test                       every test there is (the end-to-end ones need root)
+  cargo xtask build --release            one static binary with the eBPF programs inside";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Install what is missing to build: an eBPF compiler and bpf-linker
+    #[command(after_help = "\
+Examples:
+  cargo xtask setup          shows what is missing and asks before it installs
+  cargo xtask setup --yes    does not ask; nor does it without a terminal, or with CI=true")]
+    Setup(Consent),
+    /// Build hostdns-probe
+    #[command(after_help = "\
+Examples:
+  cargo xtask build                                            for development
+  cargo xtask build --release                                  a static binary for this machine's architecture
+  cargo xtask build --release --target aarch64-unknown-linux-musl")]
+    Build(Build),
+    /// Build, then reproduce the issue in network namespaces: `hostdns-probe lab matrix`
+    #[command(after_help = "\
+Needs root for the namespaces. Arguments go to `hostdns-probe lab matrix`; its exit code is this command's:
+0 when every scenario came out as it should.
+
+Examples:
+  cargo xtask lab
+  cargo xtask lab issue-36761-leak issue-36761-drop
+  cargo xtask lab --output json")]
+    Lab(Lab),
+    /// Run every test: unit, snapshot and documentation tests, format, lints, and end to end as root
+    #[command(after_help = "\
+Examples:
+  cargo xtask test               without root the end-to-end tests are left out, and it says so
+  CI=true cargo xtask test       what cannot run is a failure")]
+    Test(Consent),
+}
+
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct Consent {
+    /// Install what is missing without asking
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Build {
+    #[command(flatten)]
+    pub(crate) consent: Consent,
+    /// Optimised and static: one file that runs on any node of that architecture
+    #[arg(long)]
+    pub(crate) release: bool,
+    /// Build for another target, aarch64-unknown-linux-musl for one
+    #[arg(long, value_name = "TRIPLE")]
+    pub(crate) target: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Lab {
+    #[command(flatten)]
+    pub(crate) consent: Consent,
+    /// Scenarios and options for `hostdns-probe lab matrix`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    pub(crate) args: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_matrix_gets_its_own_options() {
+        let cli = Cli::try_parse_from(["xtask", "lab", "--yes", "issue-36761-leak", "--output", "json"]);
+        let Ok(Cli { command: Command::Lab(lab) }) = cli else { panic!("{cli:?}") };
+        assert!(lab.consent.yes);
+        assert_eq!(lab.args, ["issue-36761-leak", "--output", "json"]);
+        let cli = Cli::try_parse_from(["xtask", "lab", "--output", "json"]);
+        let Ok(Cli { command: Command::Lab(lab) }) = cli else { panic!("{cli:?}") };
+        assert_eq!(lab.args, ["--output", "json"]);
+    }
+}
