@@ -1,7 +1,21 @@
 //! JUDGE: checks as data. Judging takes what was gathered, asked and followed, and returns findings; it opens nothing.
 
+pub mod code;
+pub mod remedy;
+mod symptom;
+#[cfg(test)]
+pub(crate) mod testing;
+
+mod cilium;
+mod coredns;
+mod measured;
+mod node;
+mod probe;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use code::Code;
 
 use crate::{
     facts::Facts,
@@ -56,4 +70,171 @@ pub struct Remedy {
     pub patch: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caution: Option<String>,
+}
+
+/// One check: its code, its whole story for `explain`, and its rule.
+#[derive(Clone, Copy, Debug)]
+pub struct Check {
+    pub code: Code,
+    /// First line: what it means, in one sentence. Then why, and how to fix it.
+    pub explain: &'static str,
+    pub run: fn(&Case<'_>) -> Vec<Finding>,
+}
+
+/// Every check there is.
+pub const REGISTRY: &[Check] = &[
+    probe::missing_privilege::CHECK,
+    probe::no_btf::CHECK,
+    probe::hook_unavailable::CHECK,
+    probe::cgroup_root_not_found::CHECK,
+    probe::events_lost::CHECK,
+    probe::source_unreachable::CHECK,
+    probe::unknown_map_layout::CHECK,
+    probe::namespace_unreachable::CHECK,
+    probe::out_of_time::CHECK,
+    node::address_absent::CHECK,
+    node::address_scope_hidden::CHECK,
+    node::nobody_listens::CHECK,
+    node::listener_incomplete::CHECK,
+    node::address_elsewhere::CHECK,
+    node::local_route_missing::CHECK,
+    node::rp_filter_strict::CHECK,
+    node::node_firewall_blocks::CHECK,
+    cilium::unknown_address_leaks::CHECK,
+    cilium::unknown_address_dropped::CHECK,
+    cilium::settings_not_applied::CHECK,
+    cilium::legacy_fallback::CHECK,
+    cilium::workaround_redundant::CHECK,
+    cilium::workaround_ignored::CHECK,
+    cilium::regression_range::CHECK,
+    cilium::ip_masq_agent_no_help::CHECK,
+    cilium::snat_entry::CHECK,
+    cilium::scope_and_map_disagree::CHECK,
+    cilium::local_redirect_policy::CHECK,
+    cilium::datapath_not_observable::CHECK,
+    cilium::policy_drop::CHECK,
+    cilium::agent_unhealthy::CHECK,
+    coredns::not_on_this_node::CHECK,
+    coredns::bypasses_host_dns::CHECK,
+    coredns::corefile_unreadable::CHECK,
+    coredns::on_host_network::CHECK,
+    coredns::no_vantage::CHECK,
+    measured::query_dropped::CHECK,
+    measured::query_leaked::CHECK,
+    measured::reply_lost::CHECK,
+    measured::reply_dropped::CHECK,
+    measured::port_unreachable::CHECK,
+    measured::unanswered::CHECK,
+    measured::upstream_failing::CHECK,
+    measured::one_transport_broken::CHECK,
+    measured::one_family_broken::CHECK,
+    measured::slow::CHECK,
+    measured::answers_differ::CHECK,
+    measured::truncated_without_tcp::CHECK,
+    measured::prediction_disagrees::CHECK,
+    measured::query_lost::CHECK,
+    measured::malformed_answer::CHECK,
+];
+
+/// Runs every check; the worst findings first, then by code.
+#[must_use]
+pub fn run(case: &Case<'_>) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = REGISTRY.iter().flat_map(|check| (check.run)(case)).collect();
+    findings.sort_by(|a, b| (a.severity, &a.code).cmp(&(b.severity, &b.code)));
+    findings
+}
+
+impl Finding {
+    #[must_use]
+    pub fn new(code: Code, severity: Severity, title: impl Into<String>) -> Self {
+        Self {
+            code: code.id(),
+            slug: code.slug().into(),
+            severity,
+            title: title.into(),
+            evidence: Vec::new(),
+            remedies: Vec::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn evidence(mut self, line: impl Into<String>) -> Self {
+        self.evidence.push(line.into());
+        self
+    }
+
+    #[must_use]
+    pub fn evidences(mut self, lines: impl IntoIterator<Item = String>) -> Self {
+        self.evidence.extend(lines);
+        self
+    }
+
+    #[must_use]
+    pub fn remedies(mut self, remedies: impl IntoIterator<Item = Remedy>) -> Self {
+        self.remedies.extend(remedies);
+        self
+    }
+}
+
+impl Remedy {
+    #[must_use]
+    pub fn new(title: impl Into<String>) -> Self {
+        Self { title: title.into(), steps: Vec::new(), patch: None, caution: None }
+    }
+
+    #[must_use]
+    pub fn step(mut self, step: impl Into<String>) -> Self {
+        self.steps.push(step.into());
+        self
+    }
+
+    #[must_use]
+    pub fn patch(mut self, patch: impl Into<String>) -> Self {
+        self.patch = Some(patch.into());
+        self
+    }
+
+    #[must_use]
+    pub fn caution(mut self, caution: impl Into<String>) -> Self {
+        self.caution = Some(caution.into());
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{testing::Scene, *};
+
+    #[test]
+    fn every_code_has_one_check_in_order() {
+        let codes: Vec<Code> = REGISTRY.iter().map(|check| check.code).collect();
+        assert_eq!(codes, Code::ALL);
+    }
+
+    #[test]
+    fn explanations_start_with_one_sentence_and_go_on() {
+        for Check { code, explain, .. } in REGISTRY {
+            let (first, rest) = explain.split_once("\n\n").unwrap_or_else(|| panic!("{code}: one paragraph"));
+            assert!(first.ends_with('.') && !first.contains('\n'), "{code}: {first}");
+            assert!(rest.contains("\n\nFix"), "{code} does not say how to fix it");
+            assert!(explain.lines().all(|line| line.chars().count() <= 100), "{code} has a line over 100 columns");
+        }
+    }
+
+    #[test]
+    fn nothing_gathered_is_no_failure() {
+        let mut scene = Scene::new().facts(|facts| *facts = Facts::default());
+        scene.hooks.clear();
+        for finding in scene.findings() {
+            assert_ne!(finding.severity, Severity::Fail, "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn findings_are_sorted() {
+        let scene = Scene::new().facts(testing::hide).coredns(testing::Fate::Leaked);
+        let findings = scene.findings();
+        assert!(findings.len() > 2);
+        assert!(findings.is_sorted_by_key(|finding| (finding.severity, finding.code.clone())));
+    }
 }

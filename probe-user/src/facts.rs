@@ -1,6 +1,6 @@
 //! GATHER: what is so on this node, each fact with where it was read, or why it could not be.
 //!
-//! The types here are plain data, so that judging them needs no root; the readers are the modules below. Nothing
+//! The types here are plain data, so that judging them needs no root; the readers are in `gather`. Nothing
 //! outside `facts`, `query` and `trace` does I/O.
 
 use std::{
@@ -12,10 +12,22 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+#[cfg(all(feature = "probe", target_os = "linux"))]
+mod gather;
+
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub use gather::{Sources, cilium_drops, gather};
+
 /// One fact: known, with its source (and what other sources say, where they differ), or unavailable and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Fact<T> {
+    // First, because serde takes the first variant that fits, and a `Fact<Option<T>>` without "known" would fit `Known`.
+    Unavailable {
+        #[serde(rename = "unavailable")]
+        why: String,
+        source: String,
+    },
     Known {
         #[serde(rename = "known")]
         value: T,
@@ -23,11 +35,6 @@ pub enum Fact<T> {
         /// Other sources that say something else, as text.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         others: Vec<String>,
-    },
-    Unavailable {
-        #[serde(rename = "unavailable")]
-        why: String,
-        source: String,
     },
 }
 

@@ -4,6 +4,8 @@
 //! The way of the data: [`facts`] gather, [`query`] ask, [`trace`] follow, [`checks`] and [`verdict`] judge,
 //! [`report`] reports.
 
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod check;
 pub mod checks;
 pub mod cli;
 pub mod commands;
@@ -11,6 +13,7 @@ pub mod ended;
 pub mod facts;
 #[cfg(all(feature = "probe", target_os = "linux"))]
 pub mod lab;
+pub mod logging;
 #[cfg(all(feature = "probe", target_os = "linux"))]
 pub mod netns;
 pub mod predict;

@@ -1,15 +1,12 @@
-use clap::Parser;
-use hostdns_probe::commands::lab::{LabArgs, run};
+use std::process::ExitCode;
 
-#[derive(Parser)]
-enum Cli {
-    Lab(LabArgs),
-}
+use hostdns_probe::{cli, commands, logging};
 
-fn main() -> std::process::ExitCode {
-    let Cli::Lab(args) = Cli::parse();
-    run(args).unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        std::process::ExitCode::FAILURE
-    })
+fn main() -> ExitCode {
+    let cli = match cli::parse() {
+        Ok(cli) => cli,
+        Err(said) => return said,
+    };
+    logging::init(&cli.global);
+    commands::run(cli).unwrap_or_else(commands::explain_failure)
 }

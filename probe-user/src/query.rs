@@ -1,5 +1,20 @@
 //! ASK: real questions, from the node and from inside the pods' namespaces.
 
+#[cfg(all(feature = "probe", target_os = "linux"))]
+mod ask;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+mod connect;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+mod outcome;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+mod plan;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+mod socket;
+mod stats;
+mod vantage;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+mod wire;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use schemars::JsonSchema;
@@ -8,6 +23,16 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ended::Ended,
     facts::{NetnsId, Transport},
+};
+
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub use self::{
+    ask::{Evidence, Observer, Question, RETRANSMIT_AFTER, TIMEOUT, Unobserved, ask},
+    plan::{Ask, CONCURRENCY, QNAME, QTYPE, UNCACHED_QNAME, UNCACHED_QTYPE, Wanted, ask_all, plan},
+};
+pub use self::{
+    stats::{RttPercentiles, Summary, summarize},
+    vantage::{NamedVantage, UNKNOWN_NETNS, vantages},
 };
 
 /// Where a question is asked from: a namespace, and what it stands for.
@@ -59,7 +84,7 @@ pub struct Query {
     pub qtype: String,
     /// The asking socket's own address: with `address` it is the flow the trace knows it by.
     pub source: Option<SocketAddr>,
-    /// DNS id.
+    /// DNS id, as it went out (a retransmission keeps it); 0: nothing was sent.
     pub id: u16,
     pub ended: Ended,
     /// `NOERROR`, `SERVFAIL`, ... of the response.
@@ -68,7 +93,7 @@ pub struct Query {
     #[serde(default)]
     pub truncated: bool,
     pub answers: Vec<String>,
-    /// From the first send to the response, in microseconds.
+    /// From the first send to the response, in microseconds. Over TCP the first send is the SYN: two round trips.
     pub rtt_us: Option<u64>,
     /// Why it ended as it did, where the answer itself does not say: "timed out after 5 s", "connection refused".
     pub note: Option<String>,

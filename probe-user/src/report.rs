@@ -1,5 +1,16 @@
 //! REPORT: one type, one file per output format.
 
+pub mod escape;
+#[cfg(test)]
+pub(crate) mod examples;
+pub mod json;
+pub mod junit;
+pub mod markdown;
+pub mod oneline;
+pub mod saved;
+pub mod text;
+pub mod view;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +24,23 @@ use crate::{
 
 /// Name of the schema; v1 only grows.
 pub const SCHEMA: &str = "hostdns-probe/report/v1";
+
+/// How a form for people should look; the forms for programs do not care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Columns.
+    pub width: usize,
+    /// ANSI colours.
+    pub color: bool,
+    /// Everything instead of a page.
+    pub verbose: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { width: 100, color: false, verbose: false }
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {

@@ -1,7 +1,26 @@
 //! FOLLOW: the packets themselves. Events come off the kernel, become hops, and hops become one trace per packet.
 
+pub mod btf;
+pub mod cilium_reasons;
 pub mod correlate;
+pub mod decode;
 pub mod event;
+pub mod topology;
+
+#[cfg(all(feature = "probe", target_os = "linux"))]
+mod attach;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+mod clsact;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod guardian;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+mod links;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+mod load;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+mod read;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod tracer;
 
 use std::net::SocketAddr;
 

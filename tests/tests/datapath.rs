@@ -6,6 +6,8 @@
 
 #[path = "datapath/node.rs"]
 mod node;
+#[path = "datapath/traffic.rs"]
+mod traffic;
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -19,7 +21,8 @@ use hostdns_probe::{
     facts::{HostRouting, Masquerade, RoutingMode},
     lab::spec::{CiliumSpec, CiliumVersion},
 };
-use node::{HOST_DNS, HOST_DNS_V6, NODE, Node, OUTSIDE, Wanted, ask, bound};
+use node::{HOST_DNS, HOST_DNS_V6, NODE, Node, OUTSIDE, Wanted};
+use traffic::{ask, bound};
 
 const POD: &str = "10.244.1.101";
 
@@ -293,15 +296,16 @@ fn a_device_without_ethernet_leaks_and_answers_come_back() {
     let node = with(|wanted| wanted.tun = true);
     let mut tun = node.tun.as_ref().unwrap().try_clone().unwrap();
     let server: SocketAddr = format!("{HOST_DNS}:53").parse().unwrap();
-    let answers = std::thread::spawn(move || {
+    let outside = std::thread::spawn(move || {
+        let mut seen = Vec::new();
         let mut packet = [0_u8; 256];
-        loop {
+        while seen.len() < 2 {
             let length = tun.read(&mut packet).unwrap();
             let packet = &mut packet[..length];
             if packet[0] != 0x45 || packet[9] != 17 {
                 continue; // IPv6 router solicitations
             }
-            let seen = packet.to_vec();
+            seen.push(packet.to_vec());
             // Addresses and ports change places: all checksums stay right.
             for (a, b, n) in [(12, 16, 4), (20, 22, 2)] {
                 for i in 0..n {
@@ -309,17 +313,29 @@ fn a_device_without_ethernet_leaks_and_answers_come_back() {
                 }
             }
             tun.write_all(packet).unwrap();
-            return seen;
         }
+        seen
     });
-    assert_eq!(node.pods[0].run(|| ask(&bound(server), server)).unwrap().unwrap(), "who?");
-    let seen = answers.join().unwrap();
-    assert_eq!(seen[12..20], [192, 168, 77, 2, 169, 254, 116, 108]);
-    assert_eq!(sum(&seen[..20]), 0xffff, "IP checksum");
+    // The second pod's port is taken by then: another one goes into the checksum.
+    for pod in [0, 1] {
+        let answer = node.pods[pod].run(|| ask(&std::net::UdpSocket::bind("0.0.0.0:40000").unwrap(), server));
+        assert_eq!(answer.unwrap().unwrap(), "who?");
+    }
+    let seen = outside.join().unwrap();
+    for packet in &seen {
+        assert_eq!(packet[12..20], [192, 168, 77, 2, 169, 254, 116, 108]);
+        assert_eq!(sum(&packet[..20]), 0xffff, "IP checksum");
+        let pseudo = [&packet[12..20], &[0, 17], &packet[24..26]].concat();
+        assert_ne!(packet[26..28], [0, 0]);
+        assert_eq!(sum(&[&pseudo[..], &packet[20..]].concat()), 0xffff, "UDP checksum");
+    }
+    assert_eq!(seen[0][20..22], 40000_u16.to_be_bytes());
+    assert_ne!(seen[1][20..22], 40000_u16.to_be_bytes());
 }
 
 fn sum(bytes: &[u8]) -> u32 {
-    let mut sum: u32 = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let word = |pair: &[u8]| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+    let mut sum: u32 = bytes.chunks(2).map(word).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

@@ -1,16 +1,22 @@
+//! The probe's programs: they follow packets from and to the target addresses, and change nothing. Every verdict they
+//! return passes the packet on.
 #![no_std]
 #![no_main]
-use aya_ebpf::{macros::classifier, programs::TcContext};
-use aya_log_ebpf::info;
-#[classifier]
-pub fn tcx_ingress(ctx: TcContext) -> i32 {
-    info!(&ctx, "x {}", ctx.len());
-    -1
-}
+
+mod cgroup;
+mod emit;
+mod parse;
+mod settings;
+mod tcx;
+mod tracing;
+
+/// A panic that could be reached would be an endless loop, which the verifier refuses: it never runs.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
+
+// kfree_skb's and the tracing helpers ask for a GPL-compatible licence.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

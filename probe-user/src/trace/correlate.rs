@@ -1,1 +1,343 @@
-//! (to be written)
+//! From sightings to transactions: which belong to the same query and answer, through address translation, retries and
+//! losses. A pure function of the events and of what is known of the node.
+//!
+//! Three things join a sighting to a transaction, strongest first: the two ends and the DNS id; the same ends after a
+//! translation that was itself seen; the address of the `sk_buff`, while it is fresh (addresses are recycled). The
+//! namespace comes before all of them: what belongs neither to the node nor to its pods is not ours.
+
+mod ending;
+mod hops;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+};
+
+use super::{
+    Flow, HookKind, PacketTrace,
+    event::{Event, Topology},
+};
+use crate::{
+    ended::{Direction, Ended},
+    facts::Transport,
+};
+
+/// How long an `sk_buff` address names the same packet. Within a node a packet lives for microseconds; a neighbour
+/// lookup can hold it for a second.
+const SKB_MEMORY_NS: u64 = 2_000_000_000;
+
+/// A later packet with the same ends and id belongs to another question: resolvers give up long before.
+const RETRY_WINDOW_NS: u64 = 15_000_000_000;
+
+/// At which moment the events are looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Horizon {
+    /// Boot clock, nanoseconds.
+    pub now_ns: u64,
+    /// Nothing more will come: what is open now has ended.
+    pub last: bool,
+}
+
+/// The ends of a transaction as its client wrote them, and what tells two questions on the same ends apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    transport: Transport,
+    client: SocketAddr,
+    server: SocketAddr,
+    /// DNS id over UDP; over TCP the connection is the transaction.
+    id: Option<u16>,
+}
+
+/// An event that belongs to a transaction.
+#[derive(Clone, Debug)]
+struct Sighting {
+    event: Event,
+    netns: u64,
+    direction: Direction,
+}
+
+#[derive(Clone, Debug)]
+struct Transaction {
+    key: Key,
+    /// Every key it is entered under: its own, and translated ones.
+    names: Vec<Key>,
+    sightings: Vec<Sighting>,
+}
+
+impl Transaction {
+    fn last_ns(&self) -> u64 {
+        self.sightings.last().map_or(0, |sighting| sighting.event.time_ns)
+    }
+
+    fn answer_arrived(&self) -> bool {
+        self.sightings.iter().any(|s| s.direction == Direction::Reply && s.event.hook == HookKind::SocketIn)
+    }
+
+    fn closed(&self) -> bool {
+        const FIN_OR_RST: u8 = 1 | 4;
+        self.sightings.iter().any(|s| s.event.tcp_flags & FIN_OR_RST != 0)
+    }
+
+    /// A socket sends this again: the same question, or a new one on the same ends?
+    fn takes(&self, event: &Event) -> bool {
+        if event.hook != HookKind::SocketOut {
+            return true;
+        }
+        let gap = event.time_ns.saturating_sub(self.last_ns());
+        match self.key.transport {
+            Transport::Udp => gap < RETRY_WINDOW_NS && !self.answer_arrived(),
+            Transport::Tcp => {
+                let opens = event.tcp_flags & 0x12 == 2; // SYN without ACK
+                !(opens && self.closed()) && gap < 4 * RETRY_WINDOW_NS
+            }
+        }
+    }
+
+    fn trace(&self, id: u32, topology: &Topology, horizon: Horizon) -> PacketTrace {
+        let ending = ending::ending(&self.sightings, topology, horizon);
+        PacketTrace {
+            id,
+            flow: Flow { src: self.key.client, dst: self.key.server, transport: self.key.transport },
+            started_ns: self.sightings.first().map_or(0, |s| s.event.time_ns),
+            hops: hops::name(self, topology),
+            ended: ending.ended,
+            unknown: ending.unknown,
+            drop: ending.drop,
+            leak: ending.leak,
+            lost: ending.lost,
+        }
+    }
+}
+
+/// Joins events, in whatever order they come, to one trace per transaction, oldest first.
+#[must_use]
+pub fn correlate(events: &[Event], topology: &Topology, horizon: Horizon) -> Vec<PacketTrace> {
+    let mut sorted: Vec<&Event> = events.iter().collect();
+    sorted.sort_by_key(|event| (event.time_ns, event.skb, event.hook, event.ifindex));
+    sorted.dedup();
+
+    let mut joiner = Joiner::default();
+    for event in sorted {
+        joiner.place(event, topology);
+    }
+    let mut transactions: Vec<Transaction> =
+        joiner.transactions.into_values().filter(|transaction| !transaction.sightings.is_empty()).collect();
+    for transaction in &mut transactions {
+        transaction.sightings.sort_by_key(|sighting| sighting.event.time_ns);
+    }
+    transactions.sort_by_key(|transaction| (transaction.sightings[0].event.time_ns, transaction.key.client));
+    (1..).zip(&transactions).map(|(id, transaction)| transaction.trace(id, topology, horizon)).collect()
+}
+
+/// The same for a stream without end: events come in order of time, transactions go out as they end. What it holds is
+/// bounded by [`MAX_OPEN`].
+#[derive(Debug, Default)]
+pub struct Correlator {
+    joiner: Joiner,
+    handed_out: u32,
+    pruned_ns: u64,
+}
+
+/// Transactions open at once, at most. The oldest ends as unknown where there would be more.
+pub const MAX_OPEN: usize = 65_536;
+
+/// A transaction that has ended is kept for so long, so that its last sightings still find it.
+const LINGER_NS: u64 = 100_000_000;
+
+/// How long a server may take before its silence is an end (contract: a slow upstream is not the datapath).
+const PATIENCE_NS: u64 = 5_000_000_000;
+
+impl Correlator {
+    pub fn push(&mut self, event: &Event, topology: &Topology) {
+        self.joiner.place(event, topology);
+        if event.time_ns.saturating_sub(self.pruned_ns) > SKB_MEMORY_NS {
+            self.pruned_ns = event.time_ns;
+            self.joiner.by_skb.retain(|_, seen| event.time_ns.saturating_sub(seen.time_ns) <= SKB_MEMORY_NS);
+        }
+    }
+
+    /// Transactions still open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.joiner.transactions.len()
+    }
+
+    /// Takes out what has ended by now, oldest first.
+    pub fn take_ended(&mut self, topology: &Topology, horizon: Horizon) -> Vec<PacketTrace> {
+        let excess = self.joiner.transactions.len().saturating_sub(MAX_OPEN);
+        let mut ended = Vec::new();
+        for (n, (&id, transaction)) in self.joiner.transactions.iter().enumerate() {
+            let quiet_ns = horizon.now_ns.saturating_sub(transaction.last_ns());
+            let last = horizon.last || quiet_ns > PATIENCE_NS || n < excess;
+            if !last && quiet_ns < LINGER_NS {
+                continue;
+            }
+            let trace = transaction.trace(0, topology, Horizon { last, ..horizon });
+            if last || trace.ended != Ended::Unknown {
+                ended.push((id, trace));
+            }
+        }
+        ended
+            .into_iter()
+            .map(|(id, mut trace)| {
+                self.joiner.forget(id);
+                self.handed_out = self.handed_out.wrapping_add(1);
+                trace.id = self.handed_out;
+                trace
+            })
+            .collect()
+    }
+}
+
+/// Names a transaction while it is open; they count up, so that a larger one is newer.
+type Id = u64;
+
+/// Where a packet was last seen, by its kernel address.
+#[derive(Clone, Copy, Debug)]
+struct LastSeen {
+    transaction: Id,
+    time_ns: u64,
+    direction: Direction,
+}
+
+#[derive(Debug, Default)]
+struct Joiner {
+    next: Id,
+    transactions: BTreeMap<Id, Transaction>,
+    /// The transaction that owns these ends now; translated ends are entered beside the original ones.
+    by_key: HashMap<Key, Id>,
+    /// The ends without the id, for what does not show it: the newest transaction on them.
+    by_ends: HashMap<Key, Id>,
+    by_skb: HashMap<u64, LastSeen>,
+}
+
+impl Joiner {
+    fn place(&mut self, event: &Event, topology: &Topology) {
+        let Some(netns) = topology.netns_of(event) else { return };
+        if !topology.is_ours(netns) {
+            return;
+        }
+        let fresh = self
+            .by_skb
+            .get(&event.skb)
+            .filter(|seen| event.skb != 0 && event.time_ns.saturating_sub(seen.time_ns) <= SKB_MEMORY_NS)
+            .copied();
+        let Some((id, direction)) = self.owner(event, fresh, topology) else { return };
+        let Some(transaction) = self.transactions.get_mut(&id) else { return };
+        transaction.sightings.push(Sighting { event: event.clone(), netns, direction });
+        if event.hook == HookKind::Drop {
+            self.by_skb.remove(&event.skb); // freed: the next packet there is another one
+        } else if event.skb != 0 && event.icmp_error.is_none() {
+            self.by_skb.insert(event.skb, LastSeen { transaction: id, time_ns: event.time_ns, direction });
+        }
+    }
+
+    /// The transaction an event belongs to, and the way its packet goes.
+    fn owner(&mut self, event: &Event, fresh: Option<LastSeen>, topology: &Topology) -> Option<(Id, Direction)> {
+        let Some((key, direction)) = event.flow.and_then(|flow| orient(flow, event, topology)) else {
+            // No ends to go by, or ends that are nobody's: the packet's own identity, or nothing.
+            return fresh.map(|seen| (seen.transaction, seen.direction));
+        };
+        // An ICMP error quotes the request; it travels the other way.
+        let direction = if event.icmp_error.is_some() { Direction::Reply } else { direction };
+        if let Some(id) = self.lookup(&key, event) {
+            if let Some(seen) = fresh.filter(|seen| seen.transaction != id) {
+                self.adopt_orphan(seen.transaction, id);
+            }
+            return Some((id, direction));
+        }
+        if let Some(seen) = fresh.filter(|seen| seen.direction == direction && self.same_question(seen, &key)) {
+            // The same packet under other addresses: a translation. Its answer comes back to the new ones.
+            self.enter(key, seen.transaction);
+            return Some((seen.transaction, direction));
+        }
+        if event.icmp_error.is_some() || event.hook == HookKind::Drop {
+            return None; // neither starts a transaction
+        }
+        let id = self.next;
+        self.next += 1;
+        self.transactions.insert(id, Transaction { key, names: Vec::new(), sightings: Vec::new() });
+        self.enter(key, id);
+        Some((id, direction))
+    }
+
+    fn enter(&mut self, key: Key, id: Id) {
+        self.by_key.insert(key, id);
+        self.by_ends.insert(Key { id: None, ..key }, id);
+        if let Some(transaction) = self.transactions.get_mut(&id) {
+            transaction.names.push(key);
+        }
+    }
+
+    fn forget(&mut self, id: Id) {
+        for key in self.transactions.remove(&id).map_or_else(Vec::new, |gone| gone.names) {
+            if self.by_key.get(&key) == Some(&id) {
+                self.by_key.remove(&key);
+            }
+            let ends = Key { id: None, ..key };
+            if self.by_ends.get(&ends) == Some(&id) {
+                self.by_ends.remove(&ends);
+            }
+        }
+    }
+
+    /// The open transaction on these ends; where the id was not captured (a drop without bytes, a quoted header), the
+    /// newest one on them.
+    fn lookup(&self, key: &Key, event: &Event) -> Option<Id> {
+        let known = if key.id.is_none() { &self.by_ends } else { &self.by_key };
+        let id = *known.get(key)?;
+        self.transactions.get(&id)?.takes(event).then_some(id)
+    }
+
+    fn same_question(&self, seen: &LastSeen, key: &Key) -> bool {
+        let Some(Transaction { key: known, .. }) = self.transactions.get(&seen.transaction) else { return false };
+        known.transport == key.transport
+            && (known.id == key.id || known.id.is_none() || key.id.is_none())
+            // One end stays what it was: nobody translates both.
+            && (known.server == key.server || known.client == key.client)
+    }
+
+    /// A reply that was first seen under translated addresses nobody had announced (the sighting of the translation is
+    /// missing) turns out to be this transaction's: the same packet, the same id.
+    fn adopt_orphan(&mut self, orphan: Id, home: Id) {
+        let (Some(stray), Some(known)) = (self.transactions.get(&orphan), self.transactions.get(&home)) else { return };
+        let all_replies = stray.sightings.iter().all(|s| s.direction == Direction::Reply);
+        let same = stray.key.id.is_some() && stray.key.id == known.key.id && stray.key.transport == known.key.transport;
+        if !(all_replies && same && stray.key.server == known.key.server) {
+            return;
+        }
+        let Some(stray) = self.transactions.remove(&orphan) else { return };
+        if let Some(known) = self.transactions.get_mut(&home) {
+            known.sightings.extend(stray.sightings);
+            known.sightings.sort_by_key(|s| s.event.time_ns);
+        }
+        for key in stray.names {
+            self.enter(key, home);
+        }
+        for seen in self.by_skb.values_mut().filter(|seen| seen.transaction == orphan) {
+            seen.transaction = home;
+        }
+    }
+}
+
+/// Which end is the server: the one under test; where both are (the node asks itself), what the message says it is,
+/// and failing that the port under test.
+fn orient(flow: Flow, event: &Event, topology: &Topology) -> Option<(Key, Direction)> {
+    let is_server = |address: SocketAddr| topology.targets.contains(&address);
+    let request = match (is_server(flow.dst), is_server(flow.src)) {
+        (true, false) => true,
+        (false, true) => false,
+        (true, true) => !event.dns.as_ref()?.is_response(),
+        (false, false) => return None,
+    };
+    let id = match flow.transport {
+        Transport::Udp => event.dns.as_ref().map(|dns| dns.id),
+        Transport::Tcp => None,
+    };
+    let (client, server) = if request { (flow.src, flow.dst) } else { (flow.dst, flow.src) };
+    let direction = if request { Direction::Request } else { Direction::Reply };
+    Some((Key { transport: flow.transport, client, server, id }, direction))
+}
+
+#[cfg(test)]
+mod tests;

@@ -72,6 +72,71 @@ pub struct Topology {
     pub devices: Vec<Device>,
     /// Cookies of the node's own DNS sockets (sock_diag), with their local addresses.
     pub servers: Vec<(u64, SocketAddr)>,
+    /// Cookies of the sockets that ask, with the netns cookie they live in: they place a socket event where the kernel
+    /// cannot tell its namespace.
+    pub clients: Vec<(u64, u64)>,
+    /// Addresses and port under test.
+    pub targets: Vec<SocketAddr>,
+    /// Attached hooks whose silence means something.
+    pub cover: Cover,
+}
+
+impl Topology {
+    #[must_use]
+    pub fn device(&self, index: u32) -> Option<&Device> {
+        self.devices.iter().find(|device| device.index == index)
+    }
+
+    /// The namespace an event belongs to, by what the kernel said or, failing that, by its socket.
+    #[must_use]
+    pub fn netns_of(&self, event: &Event) -> Option<u64> {
+        if event.netns != 0 {
+            return Some(event.netns);
+        }
+        if self.is_server(event.socket) {
+            return Some(self.node);
+        }
+        self.clients.iter().find(|&&(socket, _)| socket == event.socket && socket != 0).map(|&(_, netns)| netns)
+    }
+
+    /// This is a socket of the node's own DNS server.
+    #[must_use]
+    pub fn is_server(&self, socket: u64) -> bool {
+        socket != 0 && self.servers.iter().any(|&(cookie, _)| cookie == socket)
+    }
+
+    /// `node`, the pod's name, or what is known of a namespace without one.
+    #[must_use]
+    pub fn netns_name(&self, netns: u64) -> String {
+        if netns == self.node {
+            return "node".to_owned();
+        }
+        self.pods
+            .iter()
+            .find(|&&(cookie, _)| cookie == netns)
+            .map_or_else(|| format!("netns cookie {netns}"), |(_, name)| name.clone())
+    }
+
+    /// Events of other namespaces are none of ours: addresses repeat between them.
+    #[must_use]
+    pub fn is_ours(&self, netns: u64) -> bool {
+        netns == self.node || self.pods.iter().any(|&(cookie, _)| cookie == netns)
+    }
+}
+
+/// Which hooks were in place for the whole window. Without them, absence is no evidence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cover {
+    /// Both cgroup_skb hooks.
+    pub sockets: bool,
+    /// tp_btf kfree_skb.
+    pub drops: bool,
+    /// tp_btf net_dev_start_xmit.
+    pub transmit: bool,
+    /// Every device through which a packet can leave the node.
+    pub exits: bool,
+    /// No event of the window was lost.
+    pub complete: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

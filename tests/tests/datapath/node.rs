@@ -2,13 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    io::Read as _,
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _},
     path::PathBuf,
     process::Command,
     sync::mpsc,
-    time::Duration,
 };
 
 use aya::{
@@ -28,26 +27,25 @@ use nix::{
 };
 use tempfile::TempDir;
 
-pub const HOST_DNS: &str = "169.254.116.108";
-pub const HOST_DNS_V6: &str = "fd54:616c:6f73::204f:5320:444e:531";
-pub const NODE: &str = "192.168.77.2";
-pub const OUTSIDE: &str = "203.0.113.9";
-pub const PORT: u16 = 53;
-/// How long an answer may take before it counts as none; here it takes well under a millisecond.
-const PATIENCE: Duration = Duration::from_millis(400);
+use crate::traffic::{PATIENCE, PORT, ask, bound, serve};
+
+pub(crate) const HOST_DNS: &str = "169.254.116.108";
+pub(crate) const HOST_DNS_V6: &str = "fd54:616c:6f73::204f:5320:444e:531";
+pub(crate) const NODE: &str = "192.168.77.2";
+pub(crate) const OUTSIDE: &str = "203.0.113.9";
 
 /// What a test wants of its node.
 #[derive(Clone)]
-pub struct Wanted {
-    pub cilium: CiliumSpec,
+pub(crate) struct Wanted {
+    pub(crate) cilium: CiliumSpec,
     /// Scope of the address on `lo`; none: absent.
-    pub scope: Option<&'static str>,
-    pub externals: u32,
+    pub(crate) scope: Option<&'static str>,
+    pub(crate) externals: u32,
     /// TTL of the host DNS's answers; 2 on Talos.
-    pub reply_ttl: u32,
+    pub(crate) reply_ttl: u32,
     pub v6: bool,
     /// The one external device is a tun.
-    pub tun: bool,
+    pub(crate) tun: bool,
 }
 
 impl Default for Wanted {
@@ -98,15 +96,16 @@ impl Drop for NodeThread {
     }
 }
 
-pub struct Node {
-    pub datapath: Option<Datapath>,
-    pub pods: Vec<Netns>,
-    pub node: Netns,
-    pub outside: Netns,
+pub(crate) struct Node {
+    pub(crate) datapath: Option<Datapath>,
+    pub(crate) pods: Vec<Netns>,
+    pub(crate) node: Netns,
+    /// Its servers live as long as it does.
+    _outside: Netns,
     /// Packets on the tun device, if there is one.
-    pub tun: Option<std::fs::File>,
-    pub agent_socket: PathBuf,
-    pub state_dir: PathBuf,
+    pub(crate) tun: Option<std::fs::File>,
+    pub(crate) agent_socket: PathBuf,
+    pub(crate) state_dir: PathBuf,
     thread: NodeThread,
     bpffs: PathBuf,
     _directory: TempDir,
@@ -150,7 +149,7 @@ fn mac(netns: &Netns, name: &str) -> [u8; 6] {
 }
 
 impl Node {
-    pub fn new(wanted: &Wanted) -> Self {
+    pub(crate) fn new(wanted: &Wanted) -> Self {
         let (node, outside) = (Netns::new().unwrap(), Netns::new().unwrap());
         let pods = vec![Netns::new().unwrap(), Netns::new().unwrap()];
         for netns in pods.iter().chain([&node, &outside]) {
@@ -227,26 +226,37 @@ impl Node {
         serve(&outside, "outside", None);
         let thread = NodeThread::start(&node, bpffs.clone());
         let (agent_socket, state_dir) = (config.agent_socket.clone(), config.state_dir.clone());
-        let start = std::time::Instant::now();
+
         let datapath = match thread.run(move || Datapath::attach(&config)) {
             Ok(datapath) => Some(datapath),
             Err(error) => panic!("{error}"),
         };
-        println!("attached in {:?}", start.elapsed());
-        Self { datapath, pods, node, outside, tun, agent_socket, state_dir, thread, bpffs, _directory: directory }
+
+        Self {
+            datapath,
+            pods,
+            node,
+            _outside: outside,
+            tun,
+            agent_socket,
+            state_dir,
+            thread,
+            bpffs,
+            _directory: directory,
+        }
     }
 
-    pub fn ip(&self, arguments: &str) {
+    pub(crate) fn ip(&self, arguments: &str) {
         ip(&self.node, arguments);
     }
 
     /// Asks over UDP from a pod: who answered, and whom it saw asking. None: no answer.
-    pub fn udp(&self, pod: usize, server: &str) -> Option<String> {
+    pub(crate) fn udp(&self, pod: usize, server: &str) -> Option<String> {
         let server = SocketAddr::new(server.parse().unwrap(), PORT);
         self.pods[pod].run(|| ask(&bound(server), server)).unwrap().ok()
     }
 
-    pub fn tcp(&self, pod: usize, server: &str) -> Option<String> {
+    pub(crate) fn tcp(&self, pod: usize, server: &str) -> Option<String> {
         let server = SocketAddr::new(server.parse().unwrap(), PORT);
         self.pods[pod]
             .run(|| {
@@ -260,7 +270,7 @@ impl Node {
     }
 
     /// Whether an ICMP echo is answered.
-    pub fn ping(&self, pod: usize, target: &str) -> bool {
+    pub(crate) fn ping(&self, pod: usize, target: &str) -> bool {
         let target = SocketAddr::new(target.parse().unwrap(), 0);
         self.pods[pod]
             .run(|| {
@@ -276,7 +286,7 @@ impl Node {
     }
 
     /// Packets that `cilium_metrics` counts by reason, and the keys that count them.
-    pub fn metrics(&self) -> BTreeMap<u8, (u64, [u8; 8])> {
+    pub(crate) fn metrics(&self) -> BTreeMap<u8, (u64, [u8; 8])> {
         let pin = self.pin("cilium_metrics");
         self.thread.run(move || {
             let map: PerCpuHashMap<_, [u8; 8], [u64; 2]> =
@@ -292,7 +302,7 @@ impl Node {
     }
 
     /// Keys and values of `cilium_snat_v4_external`.
-    pub fn snat(&self) -> Vec<([u8; 14], [u8; 40])> {
+    pub(crate) fn snat(&self) -> Vec<([u8; 14], [u8; 40])> {
         let pin = self.pin("cilium_snat_v4_external");
         self.thread.run(move || {
             let map: HashMap<_, [u8; 14], [u8; 40]> =
@@ -302,7 +312,7 @@ impl Node {
     }
 
     /// Bytes of the address's entry in `cilium_lxc`.
-    pub fn lxc(&self, address: Ipv4Addr) -> Option<[u8; 48]> {
+    pub(crate) fn lxc(&self, address: Ipv4Addr) -> Option<[u8; 48]> {
         let pin = self.pin("cilium_lxc");
         let mut key = [0; 20];
         key[..4].copy_from_slice(&address.octets());
@@ -314,7 +324,7 @@ impl Node {
     }
 
     /// Names under `tc/globals`.
-    pub fn pins(&self) -> Vec<String> {
+    pub(crate) fn pins(&self) -> Vec<String> {
         let directory = self.bpffs.join("tc/globals");
         let mut names: Vec<String> = self.thread.run(move || {
             let entries = std::fs::read_dir(directory).unwrap();
@@ -325,7 +335,7 @@ impl Node {
     }
 
     /// Names of the programs at a tcx hook, in order.
-    pub fn programs(&self, interface: &'static str, side: TcAttachType) -> Vec<String> {
+    pub(crate) fn programs(&self, interface: &'static str, side: TcAttachType) -> Vec<String> {
         let (_, programs) = self.node.run(|| SchedClassifier::query_tcx(interface, side)).unwrap().unwrap();
         programs.iter().map(|program| program.name_as_str().unwrap().to_owned()).collect()
     }
@@ -356,78 +366,6 @@ fn add_pod(node: &Netns, pod: &Netns, n: u16, wanted: &Wanted) -> Endpoint {
         ipv4: Some(address),
         ipv6: wanted.v6.then(|| address_v6.parse().unwrap()),
         identity: 30000 + u32::from(n),
-    }
-}
-
-pub fn bound(server: SocketAddr) -> UdpSocket {
-    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { "::".parse().unwrap() };
-    UdpSocket::bind((any, 0)).unwrap()
-}
-
-/// Sends and waits for the answer; the error is the socket's (refused, timed out).
-pub fn ask(socket: &UdpSocket, server: SocketAddr) -> std::io::Result<String> {
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket.connect(server).unwrap();
-    socket.send(b"who?").unwrap();
-    let mut answer = [0; 128];
-    let length = socket.recv(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
-}
-
-/// UDP and TCP on port 53 of every address; an answer says who answers and whom it sees. The threads end with the
-/// test's process.
-fn serve(netns: &Netns, name: &'static str, ttl: Option<u32>) {
-    netns
-        .run(|| {
-            // One socket per address, or the answer's source would be the kernel's choice.
-            let addresses = [HOST_DNS, NODE, OUTSIDE, HOST_DNS_V6];
-            for address in addresses {
-                let address = SocketAddr::new(address.parse().unwrap(), PORT);
-                let udp = free_bound(address);
-                if let Some(ttl) = ttl {
-                    udp.set_ttl(ttl).unwrap();
-                    set_hops(&udp, ttl);
-                }
-                std::thread::spawn(move || {
-                    let mut query = [0; 512];
-                    while let Ok((_, from)) = udp.recv_from(&mut query) {
-                        let _unreachable = udp.send_to(format!("{name} saw {}", from.ip()).as_bytes(), from);
-                    }
-                });
-            }
-            let tcp = TcpListener::bind("[::]:53").unwrap();
-            std::thread::spawn(move || {
-                for stream in tcp.incoming() {
-                    let Ok(mut stream) = stream else { continue };
-                    let Ok(from) = stream.peer_addr() else { continue };
-                    let _reset = write!(stream, "{name} saw {}", from.ip().to_canonical());
-                }
-            });
-        })
-        .unwrap();
-}
-
-/// Binds to an address that the namespace may not have (IP_FREEBIND, IPV6_FREEBIND).
-fn free_bound(address: SocketAddr) -> UdpSocket {
-    let name = if address.is_ipv4() { "ipv4/ip_nonlocal_bind" } else { "ipv6/ip_nonlocal_bind" };
-    std::fs::write(format!("/proc/sys/net/{name}"), "1").unwrap();
-    UdpSocket::bind(address).unwrap()
-}
-
-fn set_hops(socket: &UdpSocket, hops: u32) {
-    if socket.local_addr().unwrap().is_ipv6() {
-        let hops = i32::try_from(hops).unwrap();
-        // SAFETY: the value outlives the call, its size is given.
-        let status = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::IPPROTO_IPV6,
-                libc::IPV6_UNICAST_HOPS,
-                (&raw const hops).cast(),
-                size_of::<i32>().try_into().unwrap(),
-            )
-        };
-        assert_eq!(status, 0);
     }
 }
 

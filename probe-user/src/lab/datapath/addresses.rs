@@ -113,7 +113,6 @@ pub(super) fn subscribe() -> Result<Socket, Error> {
     let failed = |what| move |source| Error::Netlink { what, source };
     let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("opening a socket"))?;
     socket.set_non_blocking(true).map_err(failed("making the socket non-blocking"))?;
-    #[expect(clippy::cast_sign_loss, reason = "libc gives the group masks as signed")]
     let groups = (libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
     socket.bind(&SocketAddr::new(0, groups)).map_err(failed("subscribing to address events"))?;
     Ok(socket)

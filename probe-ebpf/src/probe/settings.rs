@@ -1,0 +1,37 @@
+//! What userspace sets before loading. The map behind these is frozen, so to the verifier they are constants: an
+//! offset may be added to a BTF-typed pointer, and a branch on a zero flag is dead code.
+
+use aya_ebpf::Global;
+use hostdns_probe_ebpf::MAX_TARGETS;
+
+/// Target addresses as they stand in the header (network byte order); unused slots are 0.
+#[unsafe(no_mangle)]
+pub(crate) static TARGETS_V4: [Global<u32>; MAX_TARGETS] = [const { Global::new(0) }; MAX_TARGETS];
+
+/// Two words per address, as they stand in the header.
+#[unsafe(no_mangle)]
+pub(crate) static TARGETS_V6: [Global<u64>; 2 * MAX_TARGETS] = [const { Global::new(0) }; 2 * MAX_TARGETS];
+
+/// Target port, host byte order.
+#[unsafe(no_mangle)]
+pub(crate) static TARGET_PORT: Global<u16> = Global::new(53);
+
+/// Cookie of the namespace whose devices we attach to.
+#[unsafe(no_mangle)]
+pub(crate) static OWN_NETNS: Global<u64> = Global::new(0);
+
+/// 1: cgroup_skb programs may call `bpf_get_netns_cookie` (Linux 6.15).
+#[unsafe(no_mangle)]
+pub(crate) static HAVE_NETNS_COOKIE: Global<u8> = Global::new(0);
+
+// Offsets in bytes, from the running kernel's BTF.
+#[unsafe(no_mangle)]
+pub(crate) static SKB_DEV: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(crate) static SKB_LEN: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(crate) static DEV_IFINDEX: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(crate) static DEV_NET: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(crate) static NET_COOKIE: Global<u32> = Global::new(0);

@@ -1,0 +1,193 @@
+//! One check from end to end: gather, ask while following, judge. What it returns is the whole report.
+
+mod following;
+mod linking;
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use glob::Pattern;
+use hickory_proto::rr::RecordType;
+
+use self::following::Following;
+use crate::{
+    checks::{self, Case},
+    ended::Ended,
+    facts::{self, Fact, Facts, Sources},
+    predict::predict,
+    query::{self, NamedVantage, Query, Vantage, Wanted},
+    report::{Node, Prediction, Report, SCHEMA, Tool},
+    target::{HOST_DNS_V6, Targets},
+    trace::{EventCounts, Hook, PacketTrace, cilium_reasons, event::Topology, tracer},
+    verdict::{self, outcome::Outcome},
+};
+
+/// After the last answer the kernel's events of it are read for so long.
+const SETTLE: Duration = tracer::LATENCY.saturating_mul(3);
+
+/// What to check and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The addresses come from here; where none was named, Talos' IPv6 address joins if it is on the node.
+    pub sources: Sources,
+    pub addresses_were_named: bool,
+    pub named: Vec<NamedVantage>,
+    /// More interfaces to hook, by name.
+    pub interfaces: Vec<Pattern>,
+    pub all_interfaces: bool,
+    /// Instead of the two default names.
+    pub qname: Option<String>,
+    /// Per query.
+    pub timeout: Duration,
+    /// For the whole check.
+    pub budget: Duration,
+}
+
+/// Told what the check is doing, for whoever waits for it.
+pub trait Progress: Send + Sync {
+    fn step(&self, what: &str);
+}
+
+/// Runs one check. It always comes to a report: what could not be known is a finding in it.
+pub async fn run(options: &Options, progress: &dyn Progress) -> Report {
+    let started = Instant::now();
+    let taken_at = jiff::Timestamp::now();
+
+    progress.step("gathering facts");
+    let mut sources = options.sources.clone();
+    let mut facts = facts::gather(&sources).await;
+    if !options.addresses_were_named && on_the_node(&facts, HOST_DNS_V6) {
+        sources.targets.addresses.push(HOST_DNS_V6);
+        facts = facts::gather(&sources).await;
+    }
+    let targets = &sources.targets;
+
+    let mut named = options.named.clone();
+    for vantage in &mut named {
+        if let Err(error) = vantage.identify() {
+            tracing::warn!("--vantage {}: {error}", vantage.name);
+        }
+    }
+    let vantages = query::vantages(&facts, &named, targets, &sources.proc_root);
+
+    progress.step("attaching hooks");
+    let topology = topology(&facts, targets, &vantages);
+    let following = Arc::new(Following::start(options, &facts, topology, &vantages).await);
+
+    progress.step("asking");
+    let asks = query::plan(&vantages, targets, &wanted(options));
+    let deadline = started + options.budget;
+    let mut queries = query::ask_all(&asks, |index, ask| following.follow(index, ask, deadline)).await;
+    tokio::time::sleep(SETTLE).await;
+    let followed = following.finish();
+    facts.cilium.drops_after = facts::cilium_drops(&sources).await;
+
+    let mut traces = followed.traces;
+    linking::link(&mut queries, &mut traces, &asks, &followed.topology);
+    name_ciliums_reason(&mut traces, &facts);
+
+    progress.step("judging");
+    let prediction = predict(&facts, targets);
+    judge(Gathered { targets, facts, hooks: followed.hooks, queries, traces, events: followed.events, prediction })
+        .stamped(taken_at, started)
+}
+
+struct Gathered<'a> {
+    targets: &'a Targets,
+    facts: Facts,
+    hooks: Vec<Hook>,
+    queries: Vec<Query>,
+    traces: Vec<PacketTrace>,
+    events: EventCounts,
+    prediction: Prediction,
+}
+
+/// From everything that is known to the report; nothing is opened any more.
+fn judge(gathered: Gathered<'_>) -> Report {
+    let Gathered { targets, facts, hooks, mut queries, traces, events, prediction } = gathered;
+    let case = |queries| Case {
+        targets,
+        facts: &facts,
+        hooks: &hooks,
+        queries,
+        traces: &traces,
+        events,
+        prediction: &prediction,
+    };
+    // What the traces know of a question counts for more than what its socket saw.
+    let ends: Vec<Ended> = queries.iter().map(|query| Outcome::of(&case(&[]), query).ended).collect();
+    for (query, ended) in queries.iter_mut().zip(ends) {
+        query.ended = ended;
+    }
+    let case = case(&queries);
+    let findings = checks::run(&case);
+    let verdict = verdict::judge(&case, &findings);
+    let or_unknown = |fact: &Fact<String>| fact.get().cloned().unwrap_or_else(|| "unknown".to_owned());
+    Report {
+        schema: SCHEMA.to_owned(),
+        tool: Tool { name: "hostdns-probe".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
+        taken_at: String::new(),
+        duration_ms: 0,
+        node: Node {
+            name: or_unknown(&facts.kernel.node_name),
+            kernel: or_unknown(&facts.kernel.release),
+            lockdown: or_unknown(&facts.kernel.lockdown),
+            os: or_unknown(&facts.kernel.os),
+        },
+        targets: targets.sockets().map(|socket| socket.to_string()).collect(),
+        facts,
+        hooks,
+        queries,
+        traces,
+        events,
+        findings,
+        prediction,
+        verdict,
+    }
+}
+
+impl Report {
+    fn stamped(mut self, taken_at: jiff::Timestamp, started: Instant) -> Self {
+        self.taken_at = taken_at.to_string();
+        self.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self
+    }
+}
+
+fn on_the_node(facts: &Facts, address: IpAddr) -> bool {
+    facts.network.addresses.get().is_some_and(|all| all.iter().any(|one| one.address == address))
+}
+
+fn wanted(options: &Options) -> Wanted {
+    let mut wanted = Wanted { timeout: options.timeout, ..Wanted::default() };
+    if let Some(qname) = &options.qname {
+        wanted.names = vec![(qname.clone(), RecordType::A)];
+    }
+    wanted
+}
+
+/// The node as the facts show it, and the namespaces asked from under the vantages' names.
+fn topology(facts: &Facts, targets: &Targets, vantages: &[Vantage]) -> Topology {
+    let mut topology = Topology::from_facts(facts, targets);
+    for vantage in vantages.iter().filter(|vantage| vantage.kind.is_pod() && vantage.netns.cookie != 0) {
+        topology.pods.retain(|&(cookie, _)| cookie != vantage.netns.cookie);
+        topology.pods.push((vantage.netns.cookie, vantage.name.clone()));
+    }
+    topology
+}
+
+/// Only a program of Cilium's drops at the tc hooks here; its own counters say why.
+fn name_ciliums_reason(traces: &mut [PacketTrace], facts: &Facts) {
+    let (Some(before), Some(after)) = (facts.cilium.drops_before.get(), facts.cilium.drops_after.get()) else {
+        return;
+    };
+    let risen = cilium_reasons::risen(before, after);
+    for drop in traces.iter_mut().filter_map(|trace| trace.drop.as_mut()) {
+        if matches!(drop.reason.as_str(), "TC_INGRESS" | "TC_EGRESS") {
+            drop.cilium_reason.clone_from(&risen);
+        }
+    }
+}

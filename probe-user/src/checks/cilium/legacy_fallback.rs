@@ -1,0 +1,60 @@
+//! HDP204 legacy-fallback: BPF host routing was wanted, Legacy is what runs.
+
+use crate::{
+    checks::{Case, Check, Finding, Severity, code::Code},
+    facts::{HostRouting, Masquerade},
+};
+
+pub(in crate::checks) const CHECK: Check = Check { code: Code::LegacyFallback, explain: EXPLAIN, run };
+
+const EXPLAIN: &str = r#"Cilium fell back to legacy host routing by itself, which is why pods reach the address.
+
+BPF host routing needs BPF masquerading (or none at all), kube-proxy replacement and no IPsec.
+Where one is missing the agent logs "Falling back to legacy host routing" and goes on. With Legacy
+the kernel delivers to the node's own addresses whatever Cilium knows of them. It works today by
+accident: turn on bpf.masquerade or kube-proxy replacement later, and HDP201 or HDP202 is what you
+get.
+
+Fix: nothing is broken. To make it deliberate set bpf.hostLegacyRouting: true, or make the address
+known to Cilium (HDP102) before you turn BPF host routing on.
+"#;
+
+fn run(case: &Case<'_>) -> Vec<Finding> {
+    let cilium = &case.facts.cilium;
+    let fell_back = cilium.host_routing.get() == Some(&HostRouting::Legacy)
+        && cilium.legacy_routing_configured.get() == Some(&false);
+    if !fell_back {
+        return Vec::new();
+    }
+    let mut finding = Finding::new(
+        Code::LegacyFallback,
+        Severity::Info,
+        "Cilium fell back to legacy host routing; nobody asked for it.",
+    )
+    .evidence(format!("host routing is Legacy ({})", cilium.host_routing.source()))
+    .evidence(format!("enable-host-legacy-routing is false ({})", cilium.legacy_routing_configured.source()));
+    if cilium.masquerade.get() == Some(&Masquerade::Iptables) {
+        finding = finding.evidence(format!("masquerading is done by iptables ({})", cilium.masquerade.source()));
+    }
+    if let Some(mode) = cilium.kube_proxy_replacement.get() {
+        finding = finding.evidence(format!("kube-proxy replacement is {mode}"));
+    }
+    vec![finding]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::testing::{Scene, known};
+
+    #[test]
+    fn only_where_nobody_asked_for_it() {
+        assert_eq!(Scene::new().finding("HDP204"), None);
+        let scene = Scene::new().facts(|f| {
+            f.cilium.host_routing = known(HostRouting::Legacy);
+            f.cilium.masquerade = known(Masquerade::Iptables);
+        });
+        assert!(scene.finding("HDP204").unwrap().evidence.iter().any(|line| line.contains("iptables")));
+        assert_eq!(scene.facts(|f| f.cilium.legacy_routing_configured = known(true)).finding("HDP204"), None);
+    }
+}

@@ -1,0 +1,70 @@
+//! HDP213 policy-drop: a network policy forbids it.
+
+use crate::{
+    checks::{Case, Check, Finding, Remedy, code::Code, symptom},
+    predict::cilium,
+};
+
+pub(in crate::checks) const CHECK: Check = Check { code: Code::PolicyDrop, explain: EXPLAIN, run };
+
+const EXPLAIN: &str = r#"A network policy drops the pods' queries.
+
+Cilium dropped the packet with reason 133 (policy denied), 181 (denied by a deny rule) or 189
+(authentication required). This has nothing to do with masquerading. It often comes right after the
+usual workaround: once Cilium knows the address as the node's, its identity is "host" instead of
+"world", so a policy that allowed world or 169.254.0.0/16 (CIDR rules never match the host) no
+longer covers it.
+
+Fix: allow egress on UDP and TCP port 53 to the entity host where Cilium knows the address (HDP102
+absent from the report), else to the address as a CIDR. `hubble observe --verdict DROPPED` names
+the policy.
+"#;
+
+fn run(case: &Case<'_>) -> Vec<Finding> {
+    let hit = symptom::rooted(case, Code::PolicyDrop);
+    let Some(first) = hit.first() else {
+        return Vec::new();
+    };
+    let target = first.query.address;
+    let known = cilium::knows(case.facts, target.ip()).ok();
+    let to = match &known {
+        Some((true, _)) => "- toEntities: [host]".to_owned(),
+        _ => format!("- toCIDR: [{}/{}]", target.ip(), if target.is_ipv4() { 32 } else { 128 }),
+    };
+    let allow = Remedy::new("Allow CoreDNS egress to the address.")
+        .step("kubectl -n kube-system exec ds/cilium -- hubble observe --verdict DROPPED --port 53   (which policy)")
+        .step("kubectl apply -f allow-host-dns.yaml")
+        .patch(format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: coredns-to-host-dns\n  namespace: \
+             kube-system\nspec:\n  endpointSelector:\n    matchLabels:\n      k8s-app: kube-dns\n  egress:\n    {to}\n      \
+             toPorts:\n        - ports:\n            - {{port: \"{0}\", protocol: UDP}}\n            - {{port: \"{0}\", \
+             protocol: TCP}}\n",
+            target.port()
+        ))
+        .caution("If this is the first egress policy for CoreDNS, everything else it asks is denied from then on: \
+                  kube-apiserver and upstreams too. A deny rule (reason 181) wins over any allow rule.");
+    symptom::finding(case, Code::PolicyDrop, &hit, "A network policy drops the pods' queries.")
+        .map(|finding| finding.evidences(known.map(|(_, how)| how)).remedies([allow]))
+        .into_iter()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        checks::testing::{Fate, Scene, hide},
+        ended::Direction,
+    };
+
+    #[test]
+    fn the_remedy_names_what_cilium_takes_the_address_for() {
+        let fate = Fate::Dropped("TC_INGRESS", Direction::Request, Some(133));
+        let patch = |scene: Scene| scene.finding("HDP213").unwrap().remedies.remove(0).patch.unwrap();
+        assert!(patch(Scene::new().coredns(fate.clone())).contains("- toEntities: [host]\n      toPorts:"));
+        assert!(patch(Scene::new().facts(hide).coredns(fate)).contains("toCIDR: [169.254.116.108/32]"));
+        let denied = Fate::Dropped("TC_INGRESS", Direction::Request, Some(181));
+        assert!(Scene::new().coredns(denied).finding("HDP213").is_some());
+        let other = Fate::Dropped("TC_INGRESS", Direction::Request, Some(140));
+        assert_eq!(Scene::new().coredns(other).finding("HDP213"), None);
+    }
+}

@@ -1,0 +1,62 @@
+//! HDP209 snat-entry-to-address: past leaks have left their traces.
+
+use crate::{
+    checks::{Case, Check, Finding, Severity, code::Code},
+    ended::Ended,
+    verdict::vantage,
+};
+
+pub(in crate::checks) const CHECK: Check = Check { code: Code::SnatEntry, explain: EXPLAIN, run };
+
+const EXPLAIN: &str = "\
+Cilium's NAT table holds entries towards the address: queries to it have left the node before.
+
+A packet that reaches the node's own server is never masqueraded. An entry of
+cilium_snat_v4_external with the address as its remote end is therefore the trace of a leak.
+Entries live as long as the connection tracking ones (a minute or so for UDP, hours for TCP), so a
+few may remain after a repair.
+
+Fix: see HDP201 if queries still leak. If they do not any more, the entries go by themselves.
+";
+
+fn run(case: &Case<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (address, fact) in &case.facts.cilium.snat_entries {
+        let Some(&count) = fact.get().filter(|count| **count > 0) else {
+            continue;
+        };
+        let leaks = vantage::all(case).iter().any(|o| o.query.address.ip() == *address && o.ended == Ended::Leaked);
+        let (severity, title) = if leaks {
+            (
+                Severity::Info,
+                format!("{count} entries of Cilium's NAT table point to {address}: leaks from before or now."),
+            )
+        } else {
+            (Severity::Warn, format!("Queries to {address} left the node not long ago, though none did now."))
+        };
+        let line = format!("{count} entries towards {address} ({})", fact.source());
+        findings.push(Finding::new(Code::SnatEntry, severity, title).evidence(line));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::testing::{Fate, HOST_DNS, Scene, hide, known};
+
+    fn scene(count: u32) -> Scene {
+        Scene::new().facts(|f| {
+            f.cilium.snat_entries.insert(HOST_DNS, known(count));
+        })
+    }
+
+    #[test]
+    fn before_and_after_the_repair() {
+        assert_eq!(scene(0).coredns(Fate::Answered).finding("HDP209"), None);
+        assert_eq!(scene(3).coredns(Fate::Answered).finding("HDP209").unwrap().severity, Severity::Warn);
+        let finding = scene(212).facts(hide).coredns(Fate::Leaked).finding("HDP209").unwrap();
+        assert_eq!(finding.severity, Severity::Info);
+        assert!(finding.evidence[0].starts_with("212 entries towards 169.254.116.108"));
+    }
+}

@@ -1,0 +1,88 @@
+//! HDP202 unknown-address-dropped: cilium issue 36761 with several devices or endpoint routes.
+
+use crate::{
+    checks::{Case, Check, Finding, code::Code, remedy, symptom},
+    predict::{cilium, node},
+};
+
+pub(in crate::checks) const CHECK: Check = Check { code: Code::UnknownAddressDropped, explain: EXPLAIN, run };
+
+const EXPLAIN: &str = r#"Cilium does not know the address as the node's and drops the pods' queries: FIB lookup failed.
+
+With BPF host routing Cilium looks the route up itself. With more than one external device, or with
+endpoint routes, it asks the kernel's FIB; the kernel answers "not forwarded", because the address
+is local, and Cilium drops the packet with reason 169, "FIB lookup failed", ext 4 (cilium issue
+41241). The kernel's reason is TC_INGRESS at the pod's device. It is the same failure as HDP201
+with another end: an address in Cilium's map of endpoints would never come this far. 1.18.2 and
+1.19 pass such packets to the node instead.
+
+Fix, one of these: give lo the address with scope global, so that Cilium learns it (works live);
+bpf.hostLegacyRouting: true; local-max-addr-scope: "254"; forwardKubeDNSToHost: false on Talos and a
+restart of CoreDNS; or an upgrade to 1.18.2, as long as the node has several external devices.
+"#;
+
+fn run(case: &Case<'_>) -> Vec<Finding> {
+    let hit = symptom::rooted(case, Code::UnknownAddressDropped);
+    let Some(first) = hit.first() else {
+        return Vec::new();
+    };
+    let address = first.query.address.ip();
+    let facts = case.facts;
+    let mut why = Vec::new();
+    why.extend(cilium::version(facts).map(|version| format!("Cilium {version} ({})", facts.cilium.version.source())));
+    why.extend(cilium::host_routing(facts).ok().map(|(_, how)| how));
+    why.extend(cilium::knows(facts, address).ok().map(|(_, how)| how));
+    why.extend(node::holders(facts, address).unwrap_or_default().into_iter().map(node::describe));
+    why.extend(cilium::skips_fib(facts).ok().map(|(_, how)| how));
+    symptom::finding(
+        case,
+        Code::UnknownAddressDropped,
+        &hit,
+        "Cilium drops queries to an address it does not know: FIB lookup failed.",
+    )
+    .map(|finding| {
+        finding.evidences(why).remedies(remedy::unknown_address(case, address)).remedies(remedy::upgrade_for_fib(case))
+    })
+    .into_iter()
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        checks::testing::{Fate, Scene, hide, known},
+        ended::Direction,
+        facts::DropCount,
+    };
+
+    fn dropped(code: Option<u8>) -> Scene {
+        Scene::new().facts(hide).coredns(Fate::Dropped("TC_INGRESS", Direction::Request, code))
+    }
+
+    #[test]
+    fn by_ciliums_reason() {
+        let finding = dropped(Some(169)).finding("HDP202").unwrap();
+        assert!(finding.remedies.last().unwrap().title.contains("1.18.2"));
+        assert_eq!(dropped(Some(133)).finding("HDP202"), None);
+        assert_eq!(dropped(None).finding("HDP202"), None);
+    }
+
+    #[test]
+    fn by_the_one_counter_that_grew() {
+        let count = |reason, packets| DropCount { reason, direction: 2, packets };
+        let scene = dropped(None).facts(|f| {
+            f.cilium.drops_before = known(vec![count(169, 4), count(139, 1)]);
+            f.cilium.drops_after = known(vec![count(169, 6), count(139, 2)]);
+        });
+        assert!(scene.finding("HDP202").is_some());
+        let both = scene.facts(|f| f.cilium.drops_after = known(vec![count(169, 6), count(133, 1)]));
+        assert_eq!(both.finding("HDP202"), None);
+    }
+
+    #[test]
+    fn by_the_prediction() {
+        let mut scene = dropped(None);
+        scene.prediction.cause = Some("HDP202".into());
+        assert!(scene.finding("HDP202").is_some());
+    }
+}

@@ -1,0 +1,71 @@
+//! HDP302 coredns-bypasses-host-dns: CoreDNS asks somebody else.
+
+use crate::{
+    checks::{Case, Check, Finding, Remedy, Severity, code::Code},
+    verdict,
+};
+
+pub(in crate::checks) const CHECK: Check = Check { code: Code::CorednsBypasses, explain: EXPLAIN, run };
+
+const EXPLAIN: &str = "\
+CoreDNS on this node forwards to other servers, not to the address under test.
+
+CoreDNS takes its upstreams from `forward .` in the Corefile, usually /etc/resolv.conf of its pod,
+which the kubelet wrote when the pod started. Talos puts the host DNS address there only while
+forwardKubeDNSToHost is true, so a CoreDNS that was started before (or after it was turned off)
+asks the real upstreams. Cluster DNS then works or fails for reasons of its own, and the node's
+cache is unused. Pods with dnsPolicy Default may still ask the address themselves.
+
+Fix: if host DNS is meant to be used, restart CoreDNS (kubectl -n kube-system rollout restart
+deploy/coredns) and look at `forward .` in its ConfigMap. If not, there is nothing to repair.
+";
+
+fn run(case: &Case<'_>) -> Vec<Finding> {
+    let Some(asked) = verdict::bypassed(case) else {
+        return Vec::new();
+    };
+    let title = format!("CoreDNS here does not forward to the address but to {}.", asked.join(", "));
+    let files = case.facts.coredns.get().map_or(&[][..], Vec::as_slice);
+    let restart = Remedy::new("If host DNS is meant to be used: restart CoreDNS, so that it reads its upstreams anew.")
+        .step("kubectl -n kube-system rollout restart deploy/coredns")
+        .step("kubectl -n kube-system get configmap coredns -o yaml   (forward .)");
+    vec![
+        Finding::new(Code::CorednsBypasses, Severity::Warn, title)
+            .evidences(files.iter().map(|f| format!("{}: {} forwards to {}", f.pod, f.path, f.forwards_to.join(", "))))
+            .remedies([restart]),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::checks::testing::{Scene, known};
+
+    fn forwards(to: &[&str]) -> Scene {
+        Scene::new().facts(|f| {
+            let mut files = f.coredns.get().unwrap().clone();
+            files[0].forwards_to = to.iter().map(ToString::to_string).collect();
+            f.coredns = known(files);
+        })
+    }
+
+    #[test]
+    fn every_upstream_must_be_another() {
+        for bypass in [&["1.1.1.1"][..], &["8.8.8.8:53", "tls://9.9.9.9"], &["169.254.116.108:5353"]] {
+            assert!(forwards(bypass).finding("HDP302").is_some(), "{bypass:?}");
+        }
+        for uses in [&["169.254.116.108"][..], &["1.1.1.1", "dns://169.254.116.108:53"], &["/etc/resolv.conf"], &[]] {
+            assert_eq!(forwards(uses).finding("HDP302"), None, "{uses:?}");
+        }
+    }
+
+    #[test]
+    fn a_coredns_that_was_not_read_may_do_anything() {
+        let scene = forwards(&["1.1.1.1"]).facts(|f| {
+            f.pods = known(vec![
+                crate::checks::testing::pod("coredns-1", crate::facts::PodRole::Coredns),
+                crate::checks::testing::pod("coredns-2", crate::facts::PodRole::Coredns),
+            ]);
+        });
+        assert_eq!(scene.finding("HDP302"), None);
+    }
+}

@@ -1,0 +1,35 @@
+//! HDP414 query-lost: the query vanished on its way to the server.
+
+use crate::checks::{Case, Check, Finding, code::Code, symptom};
+
+pub(in crate::checks) const CHECK: Check = Check { code: Code::QueryLost, explain: EXPLAIN, run };
+
+const EXPLAIN: &str = "\
+The query was seen on its way and then never again, and no drop was reported.
+
+It did not leave through a watched device, did not reach the server's socket, and the kernel
+reported no drop of it. Kernels before 5.18 report drops without a reason, and devices in hardware
+or in other namespaces can swallow a packet unseen.
+
+Fix: HDP107 if rp_filter is strict on the pod's device. Else follow it with `hostdns-probe trace
+--all-interfaces` while the query is repeated; `nstat -az` and `ip -s link` show counters that grow.
+";
+
+fn run(case: &Case<'_>) -> Vec<Finding> {
+    let hit = symptom::showing(case, Code::QueryLost);
+    symptom::finding(case, Code::QueryLost, &hit, "The query vanishes on its way to the server.").into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        checks::testing::{Fate, Scene},
+        ended::Direction,
+    };
+
+    #[test]
+    fn only_the_request() {
+        assert!(Scene::new().coredns(Fate::Lost(Direction::Request)).finding("HDP414").is_some());
+        assert_eq!(Scene::new().coredns(Fate::Lost(Direction::Reply)).finding("HDP414"), None);
+    }
+}

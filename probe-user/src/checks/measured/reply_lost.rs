@@ -1,0 +1,37 @@
+//! HDP403 reply-lost: the server's answer never arrived.
+
+use crate::checks::{Case, Check, Finding, code::Code, symptom};
+
+pub(in crate::checks) const CHECK: Check = Check { code: Code::ReplyLost, explain: EXPLAIN, run };
+
+const EXPLAIN: &str = "\
+The server answered, and the answer was never seen again.
+
+The query reached the server's socket and an answer left it. It was last seen at the place named,
+no drop was reported, and it did not reach the pod. siderolabs/talos issue 10002 reports this half:
+host DNS logs the answer, CoreDNS times out. The request is fine, so nothing of HDP201 applies.
+
+Fix: look at the device after the last sighting: a tc program that consumes the packet, a wrong
+route back to the pod (`ip route get POD-IP from ADDRESS`), or a peer device that is down.
+";
+
+fn run(case: &Case<'_>) -> Vec<Finding> {
+    let hit = symptom::showing(case, Code::ReplyLost);
+    symptom::finding(case, Code::ReplyLost, &hit, "The server answers, but the answer is lost on its way back.")
+        .into_iter()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        checks::testing::{Fate, Scene},
+        ended::Direction,
+    };
+
+    #[test]
+    fn only_the_reply() {
+        assert!(Scene::new().coredns(Fate::Lost(Direction::Reply)).finding("HDP403").is_some());
+        assert_eq!(Scene::new().coredns(Fate::Lost(Direction::Request)).finding("HDP403"), None);
+    }
+}

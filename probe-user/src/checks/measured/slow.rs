@@ -1,0 +1,63 @@
+//! HDP410 slow: answers come, but late.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    checks::{Case, Check, Finding, Remedy, Severity, code::Code},
+    ended::Ended,
+    verdict::vantage,
+};
+
+pub(in crate::checks) const CHECK: Check = Check { code: Code::Slow, explain: EXPLAIN, run };
+
+const EXPLAIN: &str = "\
+Answers come, but half of them take longer than a second.
+
+The packets get there and back; the time passes in the server, which waits for its upstreams. The
+trace shows it: the gap lies between the server's socket in and its answer. CoreDNS gives an
+upstream 5 seconds and clients often give up after 5, so this is close to an outage.
+
+Fix: the node's upstream resolvers (their distance, their load, a dead first one in the list).
+Talos: `talosctl -n NODE get dnsupstreams`, `talosctl -n NODE logs dns-resolve-cache`.
+";
+
+/// Half of a vantage's answers take longer: a healthy cache answers in a millisecond, an upstream in tens.
+const SLOW_US: u64 = 1_000_000;
+
+fn run(case: &Case<'_>) -> Vec<Finding> {
+    let mut times: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for outcome in vantage::all(case).iter().filter(|outcome| outcome.ended == Ended::Answered) {
+        if let Some(rtt) = outcome.query.rtt_us {
+            times.entry(outcome.query.vantage.as_str()).or_default().push(rtt);
+        }
+    }
+    let lines: Vec<String> = times
+        .into_iter()
+        .filter_map(|(vantage, mut times)| {
+            times.sort_unstable();
+            let median = *times.get(times.len() / 2)?;
+            (median > SLOW_US).then(|| format!("{vantage}: p50 {} ms of {} answers", median / 1000, times.len()))
+        })
+        .collect();
+    if lines.is_empty() {
+        return Vec::new();
+    }
+    let look = Remedy::new("See which upstream of the node's server is slow.")
+        .step("talosctl -n NODE get dnsupstreams   (Talos)")
+        .step("from the node: dig @UPSTREAM example.com, for every upstream");
+    let title = "Answers come, but take longer than a second.";
+    vec![Finding::new(Code::Slow, Severity::Warn, title).evidences(lines).remedies([look])]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::testing::{Fate, Scene};
+
+    #[test]
+    fn above_a_second() {
+        assert_eq!(Scene::new().coredns(Fate::Slow(SLOW_US)).finding("HDP410"), None);
+        let finding = Scene::new().coredns(Fate::Slow(2_500_000)).finding("HDP410").unwrap();
+        assert_eq!(finding.evidence, ["coredns-1: p50 2500 ms of 2 answers"]);
+    }
+}

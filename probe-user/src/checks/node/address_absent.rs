@@ -1,0 +1,75 @@
+//! HDP101 address-absent: the address under test is on no interface of the node.
+
+use crate::{
+    checks::{Case, Check, Finding, Remedy, code::Code, remedy, symptom},
+    predict::node,
+    report::Status,
+    verdict::vantage,
+};
+
+pub(in crate::checks) const CHECK: Check = Check { code: Code::AddressAbsent, explain: EXPLAIN, run };
+
+const EXPLAIN: &str = "\
+The address is on no interface of the node, so the kernel routes it to the default gateway.
+
+This looks exactly like the masquerade problem (the query leaves the node, nobody answers), also
+with legacy host routing, but Cilium has nothing to do with it. On Talos the address comes with
+machine.features.hostDNS.forwardKubeDNSToHost (Talos 1.8 and later; from 1.9 only with an IPv4 pod
+CIDR). CoreDNS reads its upstreams when it starts, so it may still ask an address that is long
+gone.
+
+Fix: either let the node serve the address again (Talos: hostDNS enabled and forwardKubeDNSToHost
+true; node-local-dns: see that its pod runs on this node), or stop asking it: restart CoreDNS so
+that it reads the node's resolv.conf anew.
+";
+
+fn run(case: &Case<'_>) -> Vec<Finding> {
+    case.targets
+        .addresses
+        .iter()
+        .filter(|address| node::is_absent(case.facts, **address))
+        .map(|&address| {
+            let hit: Vec<_> = vantage::all(case)
+                .into_iter()
+                .filter(|o| o.query.address.ip() == address && o.status() == Status::Fail)
+                .collect();
+            let source = case.facts.network.addresses.source();
+            let title = format!("{address} is on no interface of this node.");
+            let serve = if remedy::is_talos(address) {
+                remedy::forwarding_on()
+            } else {
+                Remedy::new("See that node-local DNS runs on this node; it brings the address.")
+                    .step("kubectl -n kube-system get pods -o wide | grep -i dns")
+            };
+            let restart =
+                Remedy::new("Or, if nobody is meant to serve it: restart CoreDNS, so that it stops asking it.")
+                    .step("kubectl -n kube-system rollout restart deploy/coredns");
+            Finding::new(Code::AddressAbsent, symptom::severity(case, &hit), title)
+                .evidence(format!("not among the node's addresses ({source})"))
+                .evidences(symptom::evidence(&hit))
+                .remedies([serve, restart])
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::checks::{
+        Severity,
+        testing::{Fate, Scene, known},
+    };
+
+    #[test]
+    fn fails_where_it_hurts() {
+        let absent = || Scene::new().facts(|f| f.network.addresses = known(vec![]));
+        assert_eq!(absent().coredns(Fate::Leaked).finding("HDP101").unwrap().severity, Severity::Fail);
+        assert_eq!(absent().finding("HDP101").unwrap().severity, Severity::Warn);
+        assert_eq!(Scene::new().coredns(Fate::Leaked).finding("HDP101"), None);
+    }
+
+    #[test]
+    fn unknown_addresses_are_not_absent() {
+        let scene = Scene::new().facts(|f| f.network.addresses = crate::facts::Fact::default());
+        assert_eq!(scene.finding("HDP101"), None);
+    }
+}

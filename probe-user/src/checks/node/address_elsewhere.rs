@@ -1,0 +1,65 @@
+//! HDP105 address-elsewhere: the address is on another device than lo.
+
+use crate::{
+    checks::{Case, Check, Finding, Severity, code::Code, remedy},
+    predict::{cilium, node},
+};
+
+pub(in crate::checks) const CHECK: Check = Check { code: Code::AddressElsewhere, explain: EXPLAIN, run };
+
+const EXPLAIN: &str = "\
+The address is not on lo but on another device of the node.
+
+For node-local-dns that is normal: it makes a dummy device. The kernel does not mind. Cilium does:
+1.15.8 to 1.16.x learn addresses of lo and of their own devices only, so an address on a dummy is
+unknown to them whatever its scope (1.17 and later learn it). That was the first report of cilium
+issue 36761. An address on an external device may also collide with another machine's on that
+network.
+
+Fix: where Cilium does not know it (HDP201, HDP202), put the address on lo too, with scope global
+(Cilium 1.15.8, 1.16.1 and later), or upgrade to 1.17 or later, or use bpf.hostLegacyRouting.
+";
+
+fn run(case: &Case<'_>) -> Vec<Finding> {
+    let facts = case.facts;
+    let mut findings = Vec::new();
+    for &address in &case.targets.addresses {
+        let held = node::holders(facts, address).unwrap_or_default();
+        if held.is_empty() || held.iter().any(|at| at.interface == "lo") {
+            continue;
+        }
+        let ignored = cilium::is_here(facts) == Some(true)
+            && cilium::version(facts)
+                .is_some_and(|version| held.iter().all(|at| !cilium::learns(facts, &version, &at.interface)));
+        let hurts = ignored && !remedy::is_legacy(case);
+        let on = held.iter().map(|at| at.interface.as_str()).collect::<Vec<_>>().join(", ");
+        let title = if ignored {
+            format!("{address} is on {on}, not on lo: this Cilium does not learn addresses from there.")
+        } else {
+            format!("{address} is on {on}, not on lo.")
+        };
+        let severity = if hurts { Severity::Warn } else { Severity::Info };
+        let finding =
+            Finding::new(Code::AddressElsewhere, severity, title).evidences(held.iter().map(|at| node::describe(at)));
+        findings.push(if hurts { finding.remedies(remedy::unknown_address(case, address)) } else { finding });
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::testing::{HOST_DNS, Scene, address, known};
+
+    #[test]
+    fn depends_on_the_release() {
+        assert_eq!(Scene::new().finding("HDP105"), None);
+        for (version, expected) in [("1.16.5", Severity::Warn), ("1.17.0", Severity::Info)] {
+            let scene = Scene::new().facts(|f| {
+                f.network.addresses = known(vec![address("nodelocaldns", HOST_DNS, 0)]);
+                f.cilium.version = known(version.into());
+            });
+            assert_eq!(scene.finding("HDP105").unwrap().severity, expected, "{version}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! HDP102 address-scope-hidden-from-cilium: a scope above what Cilium looks at.
+
+use crate::{
+    checks::{Case, Check, Finding, Severity, code::Code, remedy},
+    predict::{cilium, node},
+};
+
+pub(in crate::checks) const CHECK: Check = Check { code: Code::AddressScopeHidden, explain: EXPLAIN, run };
+
+const EXPLAIN: &str = r#"The address has a scope that Cilium does not look at, so Cilium does not know it as the node's.
+
+Cilium learns the node's addresses up to local-max-addr-scope, 252 by default. Talos puts the host
+DNS address on lo with scope host, which is 254. To Cilium the address is then "world". With BPF
+host routing that is fatal for pods (HDP201, HDP202); with legacy host routing it does no harm.
+That is the secret of the well-known workaround: not that the address is there, but its scope.
+
+Fix: give lo the address with scope global (Talos machine configuration), or raise
+local-max-addr-scope to 254, or use bpf.hostLegacyRouting. `ip addr replace` does not change a
+scope.
+"#;
+
+fn run(case: &Case<'_>) -> Vec<Finding> {
+    let facts = case.facts;
+    if cilium::is_here(facts) != Some(true) {
+        return Vec::new();
+    }
+    let max = cilium::scope_max(facts);
+    let legacy = remedy::is_legacy(case);
+    let mut findings = Vec::new();
+    for &address in &case.targets.addresses {
+        let held = node::holders(facts, address).unwrap_or_default();
+        let known = cilium::knows(facts, address).is_ok_and(|(known, _)| known);
+        if known || held.is_empty() || held.iter().any(|at| at.scope <= max) {
+            continue;
+        }
+        let title = if legacy {
+            format!("Cilium does not know {address}: its scope hides it. Legacy host routing makes that harmless.")
+        } else {
+            format!("Cilium does not know {address}: its scope hides it.")
+        };
+        let severity = if legacy { Severity::Info } else { Severity::Warn };
+        let scopes = held.iter().map(|at| node::describe(at)).collect::<Vec<_>>();
+        let mut finding = Finding::new(Code::AddressScopeHidden, severity, title)
+            .evidences(scopes)
+            .evidence(format!("local-max-addr-scope is {max}"));
+        if let Ok((_, how)) = cilium::knows(facts, address) {
+            finding = finding.evidence(how);
+        }
+        findings.push(if legacy { finding } else { finding.remedies(remedy::unknown_address(case, address)) });
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        checks::testing::{Scene, hide, known},
+        facts::HostRouting,
+    };
+
+    #[test]
+    fn harmless_with_legacy_routing() {
+        assert_eq!(Scene::new().finding("HDP102"), None);
+        let scene = Scene::new().facts(hide);
+        assert_eq!(scene.finding("HDP102").unwrap().severity, Severity::Warn);
+        let scene = scene.facts(|f| f.cilium.host_routing = known(HostRouting::Legacy));
+        let finding = scene.finding("HDP102").unwrap();
+        assert_eq!((finding.severity, finding.remedies.len()), (Severity::Info, 0));
+    }
+
+    #[test]
+    fn nothing_is_hidden_without_cilium() {
+        let scene = Scene::new().facts(|f| {
+            hide(f);
+            f.cilium = crate::facts::Cilium::default();
+            f.network.links = known(vec![]);
+        });
+        assert_eq!(scene.finding("HDP102"), None);
+    }
+}

@@ -1,0 +1,78 @@
+//! HDP006 source-unreachable: something that could have told was not readable.
+
+use crate::checks::{Case, Check, Finding, Severity, code::Code};
+use crate::{facts::Fact, predict::cilium};
+
+pub(in crate::checks) const CHECK: Check = Check { code: Code::SourceUnreachable, explain: EXPLAIN, run };
+
+const EXPLAIN: &str = "\
+A source of facts could not be read, so part of the explanation is missing.
+
+The verdict rests on what was measured. Facts explain it: Cilium's agent socket and maps, the
+sockets that listen, the packet filter. A source that refuses costs the prediction and some causes,
+not the verdict itself.
+
+Fix: the finding names each source and its error. Usual reasons: /var/run/cilium or /sys/fs/bpf is
+not mounted into the probe's container, the agent is restarting, or a path differs
+(--cilium-socket, --bpf-root, --proc-root, --host-root).
+";
+
+fn run(case: &Case<'_>) -> Vec<Finding> {
+    let facts = case.facts;
+    let mut missing = Vec::new();
+    note(&mut missing, "addresses", &facts.network.addresses);
+    note(&mut missing, "interfaces", &facts.network.links);
+    note(&mut missing, "routes", &facts.network.routes);
+    note(&mut missing, "listening sockets", &facts.listeners);
+    note(&mut missing, "packet filter", &facts.firewall);
+    note(&mut missing, "pods", &facts.pods);
+    // Without Cilium there is nothing that its sources could say.
+    let cilium_here = cilium::is_here(facts) == Some(true);
+    if cilium_here {
+        note(&mut missing, "Cilium's agent", &facts.cilium.version);
+        facts.cilium.lxc.values().for_each(|entry| note(&mut missing, "cilium_lxc", entry));
+    }
+    if missing.is_empty() {
+        return Vec::new();
+    }
+    let agent = cilium_here && facts.cilium.version.get().is_none();
+    let severity = if agent { Severity::Warn } else { Severity::Info };
+    let title = if agent {
+        "Cilium runs here but its agent did not answer: what it is set to is not known."
+    } else {
+        "Some sources of facts could not be read."
+    };
+    vec![Finding::new(Code::SourceUnreachable, severity, title).evidences(missing)]
+}
+
+fn note<T>(missing: &mut Vec<String>, what: &str, fact: &Fact<T>) {
+    // An empty source: nobody looked, which is no failure.
+    if let Some(why) = fact.why().filter(|_| !fact.source().is_empty()) {
+        missing.push(format!("{what} ({}): {why}", fact.source()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::testing::Scene;
+
+    #[test]
+    fn the_agent_matters_more_than_the_rest() {
+        assert_eq!(Scene::new().finding("HDP006"), None);
+        let scene = Scene::new().facts(|f| f.firewall = Fact::unavailable("operation not permitted", "nf_tables"));
+        assert_eq!(scene.finding("HDP006").unwrap().severity, Severity::Info);
+        let scene = Scene::new().facts(|f| f.cilium.version = Fact::unavailable("connection refused", "cilium.sock"));
+        assert_eq!(scene.finding("HDP006").unwrap().severity, Severity::Warn);
+    }
+
+    #[test]
+    fn a_node_without_cilium_misses_no_agent() {
+        let scene = Scene::new().facts(|f| {
+            f.cilium = crate::facts::Cilium::default();
+            f.cilium.version = Fact::unavailable("no such file", "cilium.sock");
+            f.network.links = crate::checks::testing::known(vec![]);
+        });
+        assert_eq!(scene.finding("HDP006"), None);
+    }
+}

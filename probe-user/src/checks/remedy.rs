@@ -1,0 +1,228 @@
+//! Ways out that would work on this node: each is offered only where the release and the settings let it.
+
+use std::net::IpAddr;
+
+use super::{Case, Remedy};
+use crate::{
+    facts::HostRouting,
+    predict::{cilium, node, version::Version},
+    target::{HOST_DNS_V4, HOST_DNS_V6},
+};
+
+const IDENTITY: &str = "The address becomes identity \"host\" for Cilium: where egress policies apply to CoreDNS, allow \
+                        the entity host on port 53 first, or this cuts CoreDNS off.";
+
+/// Talos' own address, so that Talos' settings are the ones to change.
+#[must_use]
+pub fn is_talos(address: IpAddr) -> bool {
+    address == HOST_DNS_V4 || address == HOST_DNS_V6
+}
+
+/// Talos' release, from the node's PRETTY_NAME "Talos (v1.11.2)".
+fn talos_version(case: &Case<'_>) -> Option<Version> {
+    let os = case.facts.kernel.os.get()?.strip_prefix("Talos")?;
+    Version::parse(os.trim().trim_matches(['(', ')']))
+}
+
+/// Everything that makes Cilium deliver to an address it does not know, least side effect first.
+#[must_use]
+pub fn unknown_address(case: &Case<'_>, address: IpAddr) -> Vec<Remedy> {
+    let mut all = lo_global(case, address);
+    all.push(legacy_routing());
+    all.extend(scope_max(case, address));
+    if is_talos(address) {
+        all.extend(forwarding_off(case));
+    }
+    all
+}
+
+/// Gives `lo` the address with scope global, so that Cilium learns it; none where this Cilium would not.
+#[must_use]
+pub fn lo_global(case: &Case<'_>, address: IpAddr) -> Vec<Remedy> {
+    let facts = case.facts;
+    let learns = cilium::version(facts).is_some_and(|version| version.learns_from_lo());
+    let there = node::holders(facts, address).unwrap_or_default();
+    let visible = there.iter().any(|held| held.interface == "lo" && held.scope <= cilium::scope_max(facts));
+    if !learns || cilium::is_excluded(facts, address) || visible {
+        return Vec::new();
+    }
+    let prefix = if address.is_ipv4() { 32 } else { 128 };
+    if !is_talos(address) {
+        let mut remedy =
+            Remedy::new("Node: put the address on lo with scope global. Works live, no restart of Cilium.");
+        for held in there.iter().filter(|held| held.interface == "lo") {
+            remedy = remedy.step(format!("ip addr del {address}/{} dev lo", held.prefix_len));
+        }
+        return vec![
+            remedy
+                .step(format!("ip addr add {address}/{prefix} dev lo scope global"))
+                .step("make it last: an init container or the manifest of your node-local DNS, or the node's network setup")
+                .caution(IDENTITY),
+        ];
+    }
+    let legacy = Remedy::new(
+        "Talos: give lo the address yourself, so that its scope is global. Works live, no restart.",
+    )
+    .step("talosctl -n NODE patch machineconfig --patch @lo.yaml")
+    .patch(format!(
+        "machine:\n  network:\n    interfaces:\n      - interface: lo\n        addresses: [{address}/{prefix}]\n"
+    ))
+    .caution(IDENTITY);
+    let document = Remedy::new("Talos 1.12 and later: the same as a document (not together with the legacy form).")
+        .step("talosctl -n NODE patch machineconfig --patch @lo.yaml")
+        .patch(format!(
+            "apiVersion: v1alpha1\nkind: LinkConfig\nname: lo\naddresses:\n  - address: {address}/{prefix}\n"
+        ))
+        .caution(IDENTITY);
+    match talos_version(case) {
+        Some(version) if version < Version::new(1, 12, 0) => vec![legacy],
+        _ => vec![legacy, document],
+    }
+}
+
+/// Lets Cilium take addresses of scope host; only where the scope is what hides it.
+fn scope_max(case: &Case<'_>, address: IpAddr) -> Option<Remedy> {
+    let facts = case.facts;
+    let version = cilium::version(facts)?;
+    let hidden = node::holders(facts, address)?.into_iter().any(|held| {
+        held.scope == 254 && cilium::scope_max(facts) < 254 && cilium::learns(facts, &version, &held.interface)
+    });
+    let remedy = Remedy::new("Cilium: take addresses of scope host too. Talos stays as it is; agents restart.")
+        .step("helm upgrade cilium cilium/cilium -n kube-system --reuse-values -f values.yaml")
+        .step("kubectl -n kube-system rollout restart ds/cilium")
+        .patch("extraConfig:\n  local-max-addr-scope: \"254\"\n")
+        .caution(
+            "Every address of scope host on every node becomes identity \"host\" for Cilium: egress policies must \
+             allow the entity host.",
+        );
+    (hidden && !cilium::is_excluded(facts, address)).then_some(remedy)
+}
+
+/// Cilium leaves the way to the host to the kernel.
+#[must_use]
+pub fn legacy_routing() -> Remedy {
+    Remedy::new("Cilium: bpf.hostLegacyRouting: true. Works with every release and scope; agents restart.")
+        .step("helm upgrade cilium cilium/cilium -n kube-system --reuse-values -f values.yaml")
+        .step("kubectl -n kube-system rollout restart ds/cilium")
+        .patch("bpf:\n  hostLegacyRouting: true\n")
+        .caution(
+            "Costs the eBPF host routing speed-up on every node, and connections of pods may break on the restart.",
+        )
+}
+
+/// CoreDNS asks the upstreams itself.
+#[must_use]
+pub fn forwarding_off(case: &Case<'_>) -> Vec<Remedy> {
+    let caution = "CoreDNS then asks the node's upstreams itself, without the node's cache. The address stays on lo until \
+                   the node is rebooted, which does no harm.";
+    let restart = "kubectl -n kube-system rollout restart deploy/coredns";
+    let legacy = Remedy::new("Talos: forwardKubeDNSToHost: false, then restart CoreDNS.")
+        .step("talosctl -n NODE patch machineconfig --patch @hostdns.yaml   (every node)")
+        .step(restart)
+        .patch("machine:\n  features:\n    hostDNS:\n      enabled: true\n      forwardKubeDNSToHost: false\n")
+        .caution(caution);
+    let document = Remedy::new("Talos 1.14 and later: the same as a document (not together with the legacy form).")
+        .step("talosctl -n NODE patch machineconfig --patch @hostdns.yaml   (every node)")
+        .step(restart)
+        .patch("apiVersion: v1alpha1\nkind: ResolverConfig\nhostDNS:\n  enabled: true\n  forwardKubeDNSToHost: false\n")
+        .caution(caution);
+    match talos_version(case) {
+        Some(version) if version < Version::new(1, 14, 0) => vec![legacy],
+        Some(_) | None => vec![legacy, document],
+    }
+}
+
+/// Talos serves the address again.
+#[must_use]
+pub fn forwarding_on() -> Remedy {
+    Remedy::new("Talos: let host DNS serve the address.")
+        .step("talosctl -n NODE patch machineconfig --patch @hostdns.yaml")
+        .step("talosctl -n NODE get hostdnsconfig,addressstatus,dnsresolvecache")
+        .patch("machine:\n  features:\n    hostDNS:\n      enabled: true\n      forwardKubeDNSToHost: true\n")
+        .caution(
+            "CoreDNS reads its upstreams at its start: restart it afterwards. On Talos 1.14 and later a ResolverConfig \
+                  document with hostDNS takes the place of the machine.features form.",
+        )
+}
+
+/// Cilium releases whose FIB lookup passes local addresses to the stack.
+#[must_use]
+pub fn upgrade_for_fib(case: &Case<'_>) -> Option<Remedy> {
+    cilium::version(case.facts).filter(|version| !version.passes_local_fib_result()).map(|_| {
+        Remedy::new("Cilium: upgrade to 1.18.2 or later, which passes such packets to the stack.")
+            .step("check again afterwards: the fix does not reach nodes with one external device")
+            .caution("With exactly one external device and endpoint routes off the query leaks instead (HDP201).")
+    })
+}
+
+/// Restart of the agent on this node.
+#[must_use]
+pub fn restart_agent(case: &Case<'_>) -> Remedy {
+    let node = case.facts.kernel.node_name.get().map_or("NODE", |name| name.trim());
+    Remedy::new("Restart the Cilium agent on this node, so that it reads its settings again.")
+        .step(format!("kubectl -n kube-system delete pod -l k8s-app=cilium --field-selector spec.nodeName={node}"))
+}
+
+/// Cilium routes to the host through the kernel already.
+#[must_use]
+pub fn is_legacy(case: &Case<'_>) -> bool {
+    matches!(cilium::host_routing(case.facts), Ok((HostRouting::Legacy, _)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::testing::{HOST_DNS, Scene, address, hide, known};
+
+    fn titles(remedies: &[Remedy]) -> Vec<&str> {
+        remedies.iter().map(|remedy| remedy.title.split(':').next().unwrap()).collect()
+    }
+
+    #[test]
+    fn least_side_effect_first() {
+        let scene = Scene::new().facts(hide);
+        let all = unknown_address(&scene.case(), HOST_DNS);
+        assert_eq!(titles(&all), ["Talos", "Cilium", "Cilium", "Talos"]);
+        assert!(all[0].patch.as_ref().unwrap().contains("interface: lo"));
+        assert!(all[1].patch.as_ref().unwrap().contains("hostLegacyRouting: true"));
+        assert!(all[2].patch.as_ref().unwrap().contains("local-max-addr-scope: \"254\""));
+        assert!(all[3].patch.as_ref().unwrap().contains("forwardKubeDNSToHost: false"));
+    }
+
+    #[test]
+    fn newer_talos_gets_the_documents_too() {
+        let scene = Scene::new().facts(|facts| {
+            hide(facts);
+            facts.kernel.os = known("Talos (v1.14.0)".into());
+        });
+        let all = unknown_address(&scene.case(), HOST_DNS);
+        let has = |text: &str| all.iter().any(|remedy| remedy.patch.as_ref().is_some_and(|patch| patch.contains(text)));
+        assert!(has("kind: LinkConfig") && has("kind: ResolverConfig") && has("interface: lo"));
+    }
+
+    #[test]
+    fn what_this_cilium_would_ignore_is_not_offered() {
+        for version in ["1.15.7", "1.16.0"] {
+            let scene = Scene::new().facts(|facts| {
+                hide(facts);
+                facts.cilium.version = known(version.into());
+            });
+            assert_eq!(titles(&unknown_address(&scene.case(), HOST_DNS)), ["Cilium", "Talos"], "{version}");
+        }
+        let scene = Scene::new().facts(|facts| {
+            hide(facts);
+            facts.cilium.exclude_local_addresses = known(vec![HOST_DNS.to_string()]);
+        });
+        assert_eq!(titles(&unknown_address(&scene.case(), HOST_DNS)), ["Cilium", "Talos"]);
+    }
+
+    #[test]
+    fn node_local_dns_is_not_told_of_talos() {
+        let dns = "169.254.20.10".parse().unwrap();
+        let scene = Scene::new().facts(|facts| facts.network.addresses = known(vec![address("nodelocaldns", dns, 0)]));
+        let all = unknown_address(&scene.case(), dns);
+        assert_eq!(titles(&all), ["Node", "Cilium"]);
+        assert!(all[0].steps.iter().any(|step| step == "ip addr add 169.254.20.10/32 dev lo scope global"));
+        assert!(all.iter().all(|remedy| !format!("{remedy:?}").contains("talosctl")));
+    }
+}

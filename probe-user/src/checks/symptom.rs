@@ -1,0 +1,43 @@
+//! What checks of measured things share: which queries they rest on, and how bad that makes them.
+
+use super::{Case, Finding, Severity, code::Code};
+use crate::{
+    report::Status,
+    verdict::{cause, outcome::Outcome, vantage},
+};
+
+/// Lines of evidence of one kind; more would not fit a page.
+const MOST: usize = 6;
+
+/// Every outcome whose root is this code.
+pub(super) fn rooted<'a>(case: &Case<'a>, code: Code) -> Vec<Outcome<'a>> {
+    vantage::all(case).into_iter().filter(|outcome| cause::root(case, outcome) == Some(code)).collect()
+}
+
+/// Every outcome that looks like this code.
+pub(super) fn showing<'a>(case: &Case<'a>, code: Code) -> Vec<Outcome<'a>> {
+    vantage::all(case).into_iter().filter(|outcome| cause::symptom(outcome) == Some(code)).collect()
+}
+
+/// Fail where one of them decides, else a warning: the queries of others, or a way that nobody uses.
+pub(super) fn severity(case: &Case<'_>, outcomes: &[Outcome<'_>]) -> Severity {
+    let decides = outcomes.iter().any(|o| o.status() == Status::Fail && vantage::decides(case, o));
+    if decides && !crate::verdict::is_not_in_use(case) { Severity::Fail } else { Severity::Warn }
+}
+
+/// A line for each outcome, up to what fits.
+pub(super) fn evidence(outcomes: &[Outcome<'_>]) -> Vec<String> {
+    let mut lines: Vec<String> = outcomes.iter().take(MOST).map(Outcome::evidence).collect();
+    if outcomes.len() > MOST {
+        lines.push(format!("and {} more", outcomes.len() - MOST));
+    }
+    lines
+}
+
+/// A finding that rests on these outcomes; none of them, no finding.
+pub(super) fn finding(case: &Case<'_>, code: Code, outcomes: &[Outcome<'_>], title: &str) -> Option<Finding> {
+    if outcomes.is_empty() {
+        return None;
+    }
+    Some(Finding::new(code, severity(case, outcomes), title).evidences(evidence(outcomes)))
+}

@@ -1,0 +1,230 @@
+//! `hostdns-probe explain [CODE]`: what a finding means, why it happens, how to fix it.
+
+use std::io::Write;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::checks::{self, Check, code::Code};
+
+/// Name of the JSON form's schema.
+pub const SCHEMA: &str = "hostdns-probe/explain/v1";
+
+const EXAMPLES: &str = "\
+Examples:
+  hostdns-probe explain                          the list
+  hostdns-probe explain HDP201                   the whole story of one
+  hostdns-probe explain unknown-address-leaks    the same, by its name";
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ExplainArgs {
+    /// A finding's code or slug, in any case: HDP201, unknown-address-leaks. Without it: the list of all.
+    pub code: Option<String>,
+
+    /// Format of the output.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub output: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+/// There is no such code. Wrong usage: the command ends with exit code 64.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("there is no finding {code:?}; `hostdns-probe explain` lists them all")]
+    Unknown { code: String },
+    #[error("there is no finding {code:?}; did you mean {}? `hostdns-probe explain` lists them all", near.join(" or "))]
+    Near { code: String, near: Vec<String> },
+}
+
+impl Error {
+    /// EX_USAGE of sysexits.h.
+    pub const EXIT_CODE: u8 = 64;
+}
+
+/// One explanation, as JSON has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Explanation {
+    code: String,
+    slug: &'static str,
+    /// One sentence.
+    summary: &'static str,
+    explanation: &'static str,
+}
+
+impl From<&Check> for Explanation {
+    fn from(check: &Check) -> Self {
+        let (summary, explanation) = check.explain.split_once("\n\n").unwrap_or((check.explain, ""));
+        Self {
+            code: check.code.id(),
+            slug: check.code.slug(),
+            summary: summary.trim(),
+            explanation: explanation.trim(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Document {
+    schema: &'static str,
+    findings: Vec<Explanation>,
+}
+
+/// Writes one explanation, or the list.
+///
+/// # Errors
+/// There is no such code ([`Error`]: exit code 64), or `out` cannot be written.
+pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    let findings: Vec<Explanation> = match &args.code {
+        None => checks::REGISTRY.iter().map(Explanation::from).collect(),
+        Some(text) => vec![find(text)?.into()],
+    };
+    match (args.output, &findings[..]) {
+        (Format::Json, _) => {
+            let document = Document { schema: SCHEMA, findings };
+            let text = serde_json::to_string_pretty(&document).context("cannot write the explanations as JSON")?;
+            writeln!(out, "{text}")?;
+        }
+        (Format::Text, [one]) if args.code.is_some() => {
+            writeln!(out, "{} {}\n\n{}\n\n{}", one.code, one.slug, one.summary, one.explanation)?;
+        }
+        (Format::Text, all) => list(all, out)?,
+    }
+    Ok(())
+}
+
+/// The list, by hundreds.
+fn list(all: &[Explanation], out: &mut dyn Write) -> std::io::Result<()> {
+    let width = all.iter().map(|one| one.slug.len()).max().unwrap_or_default();
+    let mut group = None;
+    for one in all {
+        let hundred = one.code.as_bytes().get(3).copied();
+        if group != hundred {
+            let lead = if group.is_some() { "\n" } else { "" };
+            writeln!(out, "{lead}{}", group_name(hundred))?;
+            group = hundred;
+        }
+        writeln!(out, "  {}  {:width$}  {}", one.code, one.slug, one.summary)?;
+    }
+    writeln!(out, "\n`hostdns-probe explain CODE` tells the whole story of one.")
+}
+
+const fn group_name(hundred: Option<u8>) -> &'static str {
+    match hundred {
+        Some(b'0') => "The probe",
+        Some(b'1') => "The node",
+        Some(b'2') => "Cilium",
+        Some(b'3') => "CoreDNS",
+        Some(b'4') => "Measured",
+        _ => "Configuration",
+    }
+}
+
+fn find(text: &str) -> Result<&'static Check, Error> {
+    let found = text.parse::<Code>().ok().and_then(|code| checks::REGISTRY.iter().find(|check| check.code == code));
+    found.ok_or_else(|| {
+        let (code, near) = (text.trim().to_owned(), near(text));
+        if near.is_empty() { Error::Unknown { code } } else { Error::Near { code, near } }
+    })
+}
+
+/// What may have been meant: slugs with a word of it inside, or codes and slugs with few letters changed.
+fn near(text: &str) -> Vec<String> {
+    const MOST: usize = 3;
+    let wanted = text.trim().to_ascii_lowercase();
+    let mut scored: Vec<(usize, String)> = Code::ALL
+        .iter()
+        .filter_map(|code| {
+            let (id, slug) = (code.id().to_ascii_lowercase(), code.slug());
+            let score = if wanted.len() > 2 && slug.contains(&wanted) {
+                0
+            } else {
+                distance(&wanted, &id).min(distance(&wanted, slug))
+            };
+            let close = if wanted.starts_with("hdp") { 1 } else { 1 + wanted.len() / 4 };
+            (score <= close).then(|| (score, format!("{} ({slug})", code.id())))
+        })
+        .collect();
+    scored.sort();
+    scored.into_iter().take(MOST).map(|(_, name)| name).collect()
+}
+
+/// Levenshtein's: letters to add, drop or change.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let changed = corner + usize::from(from != *to);
+            corner = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn explain(code: Option<&str>, output: Format) -> anyhow::Result<String> {
+        let mut out = Vec::new();
+        run(&ExplainArgs { code: code.map(Into::into), output }, &mut out)?;
+        Ok(String::from_utf8(out)?)
+    }
+
+    #[test]
+    fn one_in_text() {
+        let text = explain(Some("hdp201"), Format::Text).unwrap();
+        assert!(text.starts_with("HDP201 unknown-address-leaks\n\nCilium does not know the address"), "{text}");
+        assert!(text.contains("\nFix, one of these:") && text.contains("36761"), "{text}");
+        assert_eq!(text, explain(Some("Unknown-Address-Leaks"), Format::Text).unwrap());
+    }
+
+    #[test]
+    fn the_list_has_every_code_once() {
+        let text = explain(None, Format::Text).unwrap();
+        for code in Code::ALL {
+            assert_eq!(text.matches(&format!("  {code}  ")).count(), 1, "{code}");
+        }
+    }
+
+    #[test]
+    fn json_has_the_same_shape_for_one_and_all() {
+        for (code, count) in [(Some("HDP001"), 1), (None, Code::ALL.len())] {
+            let json: serde_json::Value = serde_json::from_str(&explain(code, Format::Json).unwrap()).unwrap();
+            assert_eq!(json["schema"], SCHEMA);
+            assert_eq!(json["findings"].as_array().unwrap().len(), count);
+            assert_eq!(json["findings"][0]["code"], "HDP001");
+            assert!(json["findings"][0]["explanation"].as_str().unwrap().contains("Fix:"));
+        }
+    }
+
+    #[test]
+    fn near_matches() {
+        for (text, meant) in [("HDP2O1", "HDP201"), ("rp-filter", "HDP107"), ("unkown-address-leaks", "HDP201")] {
+            let error = explain(Some(text), Format::Text).unwrap_err();
+            let Some(Error::Near { near, .. }) = error.downcast_ref() else {
+                panic!("{text}: {error}");
+            };
+            assert!(near[0].starts_with(meant), "{text}: {near:?}");
+        }
+        let error = explain(Some("weather-in-paris"), Format::Text).unwrap_err();
+        assert_eq!(error.downcast_ref(), Some(&Error::Unknown { code: "weather-in-paris".into() }));
+    }
+
+    #[test]
+    fn distances() {
+        for (a, b, expected) in [("", "", 0), ("abc", "", 3), ("kitten", "sitting", 3), ("hdp201", "hdp2o1", 1)] {
+            assert_eq!(distance(a, b), expected, "{a} {b}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The readers. Each is bounded in time and in what it reads, and all run at once; one that fails leaves a fact that
+//! says why.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{DropCount, Fact, Facts};
+use crate::{netns::Netns, target::Targets};
+
+mod agent;
+mod batch;
+mod bytes;
+mod containers;
+mod coredns;
+mod corefile;
+mod firewall;
+mod http;
+mod kernel;
+mod layout;
+mod maps;
+mod netlink;
+mod network;
+mod pod_names;
+mod pods;
+mod processes;
+mod rtnetlink;
+mod sockets;
+mod state;
+
+/// Where facts are looked for, and about which addresses.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    pub targets: Targets,
+    /// The agent's API.
+    pub cilium_socket: PathBuf,
+    /// Cilium's settings as files named by their keys: a mounted ConfigMap. None: as the agent's process sees them.
+    pub cilium_config_dir: Option<PathBuf>,
+    /// The agent's state: `<endpoint id>/ep_config.h`, there or in `state` below it.
+    pub cilium_state_dir: PathBuf,
+    /// The bpffs; maps are under `tc/globals`.
+    pub bpf_root: PathBuf,
+    /// None: it is looked for.
+    pub cgroup_root: Option<PathBuf>,
+    pub proc_root: PathBuf,
+    /// The node's root directory; none: that of process 1.
+    pub host_root: Option<PathBuf>,
+    /// The kernel's own BTF.
+    pub btf: PathBuf,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self {
+            targets: Targets::default(),
+            cilium_socket: "/var/run/cilium/cilium.sock".into(),
+            cilium_config_dir: None,
+            cilium_state_dir: "/var/run/cilium/state".into(),
+            bpf_root: "/sys/fs/bpf".into(),
+            cgroup_root: None,
+            proc_root: "/proc".into(),
+            host_root: None,
+            btf: "/sys/kernel/btf/vmlinux".into(),
+        }
+    }
+}
+
+/// How long a reader may take before its facts are given up. Each has shorter limits of its own; this one is for a
+/// kernel or a file system that hangs.
+const READER_LIMIT: Duration = Duration::from_secs(3);
+
+/// Gathers everything, in the network namespace of the caller: the node's.
+pub async fn gather(sources: &Sources) -> Facts {
+    let (kernel, network, processes, firewall, cilium, agent) = tokio::join!(
+        on_thread(sources, "kernel", kernel::read),
+        on_thread(sources, "network", |s| network::read(&s.proc_root, &s.targets)),
+        on_thread(sources, "processes", of_processes),
+        on_thread(sources, "firewall", |_| firewall::read()),
+        on_thread(sources, "maps", of_cilium),
+        agent::Agent::ask(&sources.cilium_socket),
+    );
+    let mut facts = Facts::default();
+    match processes {
+        Ok(found) => {
+            facts.listeners = found.listeners;
+            facts.pods = found.pods;
+            facts.coredns = found.coredns;
+            facts.cilium = agent.facts(found.settings.as_ref());
+            if let Some(why) = found.settings_unread {
+                note(&mut facts.cilium.legacy_routing_configured, why);
+            }
+        }
+        Err(why) => {
+            facts.cilium = agent.facts(None);
+            facts.listeners = Fact::unavailable(&why, "sock_diag");
+            facts.pods = Fact::unavailable(&why, pods::SOURCE);
+            facts.coredns = Fact::unavailable(&why, pods::SOURCE);
+        }
+    }
+    match kernel {
+        Ok(kernel) => facts.kernel = kernel,
+        Err(why) => tracing::warn!("{why}"),
+    }
+    match network {
+        Ok(network) => facts.network = network,
+        Err(why) => tracing::warn!("{why}"),
+    }
+    facts.firewall = firewall.unwrap_or_else(|why| Fact::unavailable(why, "nf_tables"));
+    let of_cilium = cilium.inspect_err(|why| tracing::warn!("{why}"));
+    if let Ok((of_maps, skip_fib, pinned)) = of_cilium {
+        facts.cilium.lxc = of_maps.lxc;
+        facts.cilium.ipcache = of_maps.ipcache;
+        facts.cilium.not_masqueraded = of_maps.not_masqueraded;
+        facts.cilium.snat_entries = of_maps.snat_entries;
+        facts.cilium.drops_before = of_maps.drops_before;
+        facts.cilium.skip_fib = skip_fib;
+        facts.cilium.devices = devices(facts.cilium.devices, pinned);
+    }
+    facts
+}
+
+/// Cilium's drops by now, to be compared with those before the queries.
+pub async fn cilium_drops(sources: &Sources) -> Fact<Vec<DropCount>> {
+    let drops = on_thread(sources, "cilium_metrics", |s| maps::Maps::new(&s.bpf_root).drops()).await;
+    drops.unwrap_or_else(|why| Fact::unavailable(why, "cilium_metrics"))
+}
+
+/// Runs a reader on a thread of its own. One that hangs is left behind: a pool would wait for it at the end.
+async fn on_thread<T: Send + 'static>(
+    sources: &Sources,
+    name: &'static str,
+    read: impl FnOnce(&Sources) -> T + Send + 'static,
+) -> Result<T, String> {
+    let sources = sources.clone();
+    let (done, result) = tokio::sync::oneshot::channel();
+    let work = move || drop(done.send(read(&sources)));
+    std::thread::Builder::new()
+        .name(format!("facts-{name}"))
+        .spawn(work)
+        .map_err(|e| format!("no thread for reading {name}: {e}"))?;
+    match tokio::time::timeout(READER_LIMIT, result).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(_)) => Err(format!("reading {name} failed; this is a bug")),
+        Err(_) => Err(format!("reading {name} took longer than {READER_LIMIT:?}")),
+    }
+}
+
+type OfCilium = (super::Cilium, Fact<bool>, Fact<Vec<String>>);
+
+fn of_cilium(sources: &Sources) -> OfCilium {
+    let mut cilium = super::Cilium::default();
+    maps::Maps::new(&sources.bpf_root).read(&sources.targets.addresses, &mut cilium);
+    (cilium, state::skip_fib(&sources.cilium_state_dir), state::pinned_devices(&sources.bpf_root))
+}
+
+struct OfProcesses {
+    listeners: Fact<Vec<super::Listener>>,
+    pods: Fact<Vec<super::Pod>>,
+    coredns: Fact<Vec<super::Corefile>>,
+    settings: Option<agent::Settings>,
+    settings_unread: Option<String>,
+}
+
+/// What needs the list of processes, read once.
+fn of_processes(sources: &Sources) -> OfProcesses {
+    let own = Netns::current().and_then(|netns| netns.id());
+    let own_key = own.as_ref().ok().map(|own| (own.dev, own.inode));
+    let processes = processes::Processes::read(&sources.proc_root)
+        .map_err(|e| format!("{}: {e}; name it with --proc-root", sources.proc_root.display()));
+    let all = processes.as_ref().map(|processes| processes.all.as_slice()).unwrap_or_default();
+    let listeners = sockets::read(sources.targets.port, own_key, all);
+    let search = match (&processes, own) {
+        (Ok(processes), Ok(own)) => {
+            let found = pods::find(processes, own, &sources.proc_root, sources.host_root.as_deref());
+            found.map_err(|e| e.to_string())
+        }
+        (Err(why), _) => Err(why.clone()),
+        (_, Err(e)) => Err(e.to_string()),
+    };
+    let coredns = match &search {
+        Ok((found, _)) => {
+            let running = found.iter().filter_map(|found| Some((found.coredns?, found.pod.name.clone())));
+            coredns::read(running, pods::SOURCE)
+        }
+        Err(why) => Fact::unavailable(why, pods::SOURCE),
+    };
+    let agent = all.iter().find(|process| process.name == "cilium-agent" && process.netns == own_key);
+    let (settings, settings_unread) = settings(sources.cilium_config_dir.as_deref(), agent);
+    OfProcesses { listeners, pods: pods::fact(&search), coredns, settings, settings_unread }
+}
+
+/// Cilium's settings from where they are said to be, else from where its agent has them (`--config-dir` of the
+/// DaemonSet in Cilium's Helm chart).
+fn settings(named: Option<&Path>, agent: Option<&processes::Process>) -> (Option<agent::Settings>, Option<String>) {
+    let directory = match (named, agent) {
+        (Some(directory), _) => directory.to_owned(),
+        (None, Some(agent)) => agent.directory(Path::new("/tmp/cilium/config-map")),
+        (None, None) => return (None, None),
+    };
+    match agent::Settings::read(&directory) {
+        Ok(settings) => (Some(settings), None),
+        Err(why) => (None, Some(why)),
+    }
+}
+
+/// The agent's word on its devices, and what the pins say where it differs; they may be the only source.
+fn devices(mut said: Fact<Vec<String>>, pinned: Fact<Vec<String>>) -> Fact<Vec<String>> {
+    let Some(pins) = pinned.get() else { return said };
+    let Some(devices) = said.get() else { return pinned };
+    let mut sorted = devices.clone();
+    sorted.sort();
+    if sorted != *pins {
+        let differs = format!("{}: {}", pinned.source(), pins.join(" "));
+        note(&mut said, differs);
+    }
+    said
+}
+
+/// Adds what another source says, or cannot say.
+fn note<T>(fact: &mut Fact<T>, what: String) {
+    match fact {
+        Fact::Known { others, .. } => others.push(what),
+        Fact::Unavailable { why, .. } => *why = format!("{why}; {what}"),
+    }
+}
+
+#[cfg(test)]
+#[path = "gather/gather_tests.rs"]
+mod tests;

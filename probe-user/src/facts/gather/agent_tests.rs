@@ -1,0 +1,125 @@
+use serde_json::json;
+
+use super::*;
+
+fn agent(health: &str, config: &str) -> Agent {
+    let json = |text: &str| Ok(serde_json::from_str(text).unwrap());
+    Agent { socket: "/var/run/cilium/cilium.sock".into(), health: json(health), config: json(config) }
+}
+
+macro_rules! recorded {
+    ($case:literal) => {
+        agent(
+            include_str!(concat!("../../../../tests/fixtures/", $case, "/healthz.json")),
+            include_str!(concat!("../../../../tests/fixtures/", $case, "/config.json")),
+        )
+    };
+}
+
+fn settings(keys: &[(&str, &str)]) -> Settings {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("..data")).unwrap();
+    for (key, value) in keys {
+        fs::write(dir.path().join(key), format!("{value}\n")).unwrap();
+    }
+    Settings::read(dir.path()).unwrap()
+}
+
+#[test]
+fn every_recorded_agent_is_understood() {
+    let cases = [
+        ("1.16.4", RoutingMode::Tunnel, HostRouting::Bpf, recorded!("cilium-1.16.4-vxlan-bpf-host-1dev")),
+        ("1.16.5", RoutingMode::Native, HostRouting::Bpf, recorded!("cilium-1.16.5-native-bpf-host-1dev")),
+        ("1.18.1", RoutingMode::Native, HostRouting::Legacy, recorded!("cilium-1.18.1-native-legacy-host-1dev")),
+        ("1.19.0-pre.0", RoutingMode::Native, HostRouting::Bpf, recorded!("cilium-1.19.0-pre.0-native-bpf-host-1dev")),
+    ];
+    for (version, routing, host_routing, agent) in cases {
+        let cilium = agent.facts(None);
+        assert_eq!(cilium.version.get().map(String::as_str), Some(version));
+        assert_eq!(cilium.routing_mode.get(), Some(&routing), "{version}");
+        assert_eq!(cilium.host_routing.get(), Some(&host_routing), "{version}");
+        assert_eq!(cilium.masquerade.get(), Some(&Masquerade::Bpf), "{version}");
+        assert_eq!(cilium.ip_masq_agent.get(), Some(&false), "{version}");
+        assert_eq!(cilium.endpoint_routes.get(), Some(&false), "{version}");
+        assert_eq!(cilium.address_scope_max.get(), Some(&252), "{version}");
+        assert_eq!(cilium.exclude_local_addresses.get(), Some(&vec![]), "{version}");
+        assert_eq!(cilium.devices.get(), Some(&vec!["eth0".to_owned()]), "{version}");
+        assert_eq!(cilium.attach_mode.get().map(String::as_str), Some("tcx"), "{version}");
+        assert_eq!(cilium.host_firewall.get(), Some(&false), "{version}");
+        assert_eq!(cilium.state.get().map(String::as_str), Some("Ok"), "{version}");
+    }
+}
+
+#[test]
+fn two_devices_and_the_direct_routing_one() {
+    let cilium = recorded!("cilium-1.18.1-native-bpf-host-2dev").facts(None);
+    assert_eq!(cilium.devices.get(), Some(&vec!["eth0".to_owned(), "eth1".to_owned()]));
+    assert_eq!(cilium.direct_routing_device.get().map(String::as_str), Some("eth0"));
+    assert_eq!(cilium.kube_proxy_replacement.get().map(String::as_str), Some("True"));
+}
+
+#[test]
+fn the_names_of_1_15_are_known() {
+    let cilium = agent(
+        r#"{"host-routing": {"mode": "Legacy"}, "cilium": {"msg": "1.15.8 (v1.15.8-abc)"}}"#,
+        r#"{"status": {"daemonConfigurationMap": {"RoutingMode": "tunnel"}}}"#,
+    )
+    .facts(None);
+    assert_eq!(cilium.host_routing.get(), Some(&HostRouting::Legacy));
+    assert_eq!(cilium.routing_mode.get(), Some(&RoutingMode::Tunnel));
+    assert_eq!(cilium.version.get().map(String::as_str), Some("1.15.8"));
+    assert_eq!(cilium.attach_mode.why(), Some("the agent does not say it"));
+}
+
+#[test]
+fn sources_that_differ_are_noted() {
+    let settings = settings(&[("routing-mode", "tunnel"), ("enable-host-legacy-routing", "false")]);
+    let cilium = recorded!("cilium-1.18.1-native-legacy-host-1dev").facts(Some(&settings));
+    let Fact::Known { value, others, .. } = &cilium.routing_mode else { panic!("known") };
+    assert_eq!(*value, RoutingMode::Native);
+    assert!(others.len() == 1 && others[0].contains("routing-mode") && others[0].ends_with("Tunnel"), "{others:?}");
+    assert_eq!(cilium.legacy_routing_configured.get(), Some(&false), "a fallback, not a wish");
+}
+
+#[test]
+fn a_fallback_cannot_be_told_without_the_settings() {
+    let legacy = recorded!("cilium-1.18.1-native-legacy-host-1dev").facts(None);
+    assert!(legacy.legacy_routing_configured.why().is_some_and(|why| why.contains("--cilium-config-dir")));
+    let bpf = recorded!("cilium-1.18.1-native-bpf-host-2dev").facts(None);
+    assert_eq!(bpf.legacy_routing_configured.get(), Some(&false));
+}
+
+#[test]
+fn settings_alone_are_better_than_nothing() {
+    let gone = || Err("No such file or directory".to_owned());
+    let agent = Agent { socket: "/x".into(), health: gone(), config: gone() };
+    let settings = settings(&[
+        ("devices", "eth0 eth1"),
+        ("local-max-addr-scope", "host"),
+        ("enable-bpf-masquerade", "true"),
+        ("enable-ip-masq-agent", "true"),
+    ]);
+    let cilium = agent.facts(Some(&settings));
+    assert_eq!(cilium.devices.get().map(Vec::len), Some(2));
+    assert_eq!(cilium.address_scope_max.get(), Some(&254));
+    assert_eq!(cilium.masquerade.get(), Some(&Masquerade::Bpf));
+    assert_eq!(cilium.ip_masq_agent.get(), Some(&true));
+    assert_eq!(cilium.host_routing.why(), Some("No such file or directory"));
+}
+
+#[test]
+fn wildcards_are_not_taken_for_devices() {
+    assert_eq!(plain_names("eth+"), None);
+    assert_eq!(names(&json!([])), None);
+    assert_eq!(names(&json!([{"name": "eth0", "ip": []}, "eth1"])), Some(vec!["eth0".into(), "eth1".into()]));
+    assert_eq!(scope("link"), Some(253));
+    assert_eq!(scope("nonsense"), None);
+}
+
+#[test]
+fn masquerade_that_is_off_is_said() {
+    let off = agent(r#"{"masquerading": {"enabled": false}}"#, "{}").facts(None);
+    assert_eq!(off.masquerade.get(), Some(&Masquerade::Disabled));
+    let iptables = agent(r#"{"masquerading": {"enabled": true, "mode": "iptables"}}"#, "{}").facts(None);
+    assert_eq!(iptables.masquerade.get(), Some(&Masquerade::Iptables));
+}

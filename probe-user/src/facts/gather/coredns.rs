@@ -1,0 +1,145 @@
+//! What the CoreDNS processes of this node forward `.` to: their Corefiles, read through /proc as they see them.
+
+use std::path::Path;
+
+use super::{corefile, processes::Process};
+use crate::facts::{Corefile, Fact};
+
+/// Reads the Corefile of each process; `names` are the pods they run in.
+pub(super) fn read<'a>(running: impl IntoIterator<Item = (&'a Process, String)>, source: &str) -> Fact<Vec<Corefile>> {
+    let (mut known, mut gaps) = (Vec::new(), Vec::new());
+    for (process, pod) in running {
+        match of_process(process, &pod) {
+            Ok((corefile, unread)) => {
+                gaps.extend(unread.into_iter().map(|what| format!("{}: {what} was not read", corefile.path)));
+                known.push(corefile);
+            }
+            Err(why) => gaps.push(format!("{pod}: {why}")),
+        }
+    }
+    match known.is_empty() && !gaps.is_empty() {
+        true => Fact::unavailable(gaps.join("; "), source),
+        false => Fact::Known { value: known, source: source.into(), others: gaps },
+    }
+}
+
+/// The Corefile, and what it imports that was not read.
+fn of_process(process: &Process, pod: &str) -> Result<(Corefile, Vec<String>), String> {
+    let arguments = process.arguments().map_err(|e| format!("its arguments: {e}"))?;
+    let named = conf(&arguments);
+    // CoreDNS looks for `Corefile` in its working directory; images put it into /etc/coredns.
+    let paths: Vec<&str> = match &named {
+        Some(path) => vec![path],
+        None => vec!["Corefile", "/etc/coredns/Corefile"],
+    };
+    let mut failures = Vec::new();
+    for path in paths {
+        match process.read_inside(Path::new(path)) {
+            Ok(text) => return Ok(read_text(process, pod, path, &text)),
+            Err(e) => failures.push(format!("{path}: {e}")),
+        }
+    }
+    Err(failures.join(", "))
+}
+
+fn read_text(process: &Process, pod: &str, path: &str, text: &str) -> (Corefile, Vec<String>) {
+    let environment = process.environment().unwrap_or_default();
+    let variable = |name: &str| {
+        let value = environment.iter().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        value.map(str::to_owned)
+    };
+    let corefile::Parsed { forwards, imports: mut unread } = corefile::parse(text, variable);
+    let mut forwards_to = Vec::new();
+    for target in forwards {
+        if !target.starts_with('/') {
+            forwards_to.push(target);
+            continue;
+        }
+        match process.read_inside(Path::new(&target)) {
+            Ok(text) => forwards_to.extend(corefile::nameservers(&text)),
+            Err(e) => {
+                unread.push(format!("{target} ({e})"));
+                forwards_to.push(target);
+            }
+        }
+    }
+    (Corefile { pod: pod.into(), path: path.into(), forwards_to }, unread)
+}
+
+/// The value of `-conf`, which Go takes with one dash or two, behind a space or `=`.
+fn conf(arguments: &[String]) -> Option<String> {
+    let mut arguments = arguments.iter().skip(1);
+    while let Some(argument) = arguments.next() {
+        let Some(flag) = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')) else { continue };
+        match flag.split_once('=') {
+            Some(("conf", path)) => return Some(path.to_owned()),
+            None if flag == "conf" => return arguments.next().cloned(),
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    /// A /proc/PID of files.
+    fn process(dir: &Path, arguments: &str) -> Process {
+        for below in ["root/etc/coredns", "cwd"] {
+            fs::create_dir_all(dir.join(below)).unwrap();
+        }
+        fs::write(dir.join("cmdline"), arguments).unwrap();
+        fs::write(dir.join("environ"), "PATH=/bin\0UPSTREAM=169.254.116.108\0").unwrap();
+        Process { pid: 7, name: "coredns".into(), netns: None, path: dir.to_owned() }
+    }
+
+    fn write(dir: &Path, path: &str, text: &str) {
+        fs::write(dir.join(path), text).unwrap();
+    }
+
+    #[test]
+    fn a_file_in_the_pod_is_resolved_to_its_nameservers() {
+        let dir = tempfile::tempdir().unwrap();
+        let process = process(dir.path(), "/coredns\0-conf\0/etc/coredns/Corefile\0");
+        write(dir.path(), "root/etc/coredns/Corefile", ".:53 {\n forward . /etc/resolv.conf {$UPSTREAM}\n}");
+        write(dir.path(), "root/etc/resolv.conf", "nameserver 10.5.0.1\n");
+        let found = read([(&process, "coredns-1".to_owned())], "/proc");
+        let [corefile] = found.get().expect("readable").as_slice() else { panic!("one") };
+        assert_eq!(corefile.forwards_to, ["10.5.0.1", "169.254.116.108"]);
+        assert_eq!((corefile.pod.as_str(), corefile.path.as_str()), ("coredns-1", "/etc/coredns/Corefile"));
+    }
+
+    #[test]
+    fn a_link_does_not_lead_out_of_the_pod() {
+        let dir = tempfile::tempdir().unwrap();
+        let process = process(dir.path(), "coredns\0");
+        let secret = dir.path().join("secret");
+        fs::write(&secret, ". {\n forward . 6.6.6.6\n}").unwrap();
+        symlink(&secret, dir.path().join("root/etc/coredns/Corefile")).unwrap();
+        let found = read([(&process, "pod".to_owned())], "/proc");
+        assert!(found.why().is_some_and(|why| why.contains("/etc/coredns/Corefile")), "{found:?}");
+    }
+
+    #[test]
+    fn no_coredns_is_an_empty_list_and_an_import_is_told() {
+        assert_eq!(read([], "/proc").get(), Some(&vec![]));
+        let dir = tempfile::tempdir().unwrap();
+        let process = process(dir.path(), "coredns\0--conf=Corefile\0");
+        write(dir.path(), "cwd/Corefile", ". {\n import other\n}");
+        let found = read([(&process, "pod".to_owned())], "/proc");
+        let Fact::Known { value, others, .. } = found else { panic!("known") };
+        assert!(value[0].forwards_to.is_empty() && others[0].contains("other"), "{others:?}");
+    }
+
+    #[test]
+    fn go_flags_have_four_forms() {
+        let conf = |arguments: &[&str]| conf(&arguments.iter().map(|&s| s.to_owned()).collect::<Vec<_>>());
+        for arguments in [&["c", "-conf", "/x"][..], &["c", "--conf", "/x"], &["c", "-conf=/x"], &["c", "--conf=/x"]] {
+            assert_eq!(conf(arguments).as_deref(), Some("/x"));
+        }
+        assert_eq!(conf(&["-conf", "-dns.port", "53"]), None);
+    }
+}

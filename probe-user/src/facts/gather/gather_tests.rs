@@ -1,0 +1,44 @@
+use super::*;
+use crate::target::HOST_DNS_V4;
+
+#[test]
+fn pins_speak_where_the_agent_does_not() {
+    let pinned = || Fact::known(vec!["eth0".to_owned()], "pins");
+    assert_eq!(devices(Fact::default(), pinned()), pinned());
+    let same = devices(Fact::known(vec!["eth0".into()], "agent"), pinned());
+    assert_eq!(same, Fact::known(vec!["eth0".into()], "agent"));
+    let Fact::Known { others, .. } = devices(Fact::known(vec!["eth1".into()], "agent"), pinned()) else { panic!() };
+    assert_eq!(others, ["pins: eth0"]);
+}
+
+#[test]
+fn nothing_to_read_is_said_fact_by_fact() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("missing");
+    let sources = Sources {
+        cilium_socket: missing.clone(),
+        cilium_state_dir: missing.clone(),
+        bpf_root: missing.clone(),
+        proc_root: missing.clone(),
+        btf: missing.clone(),
+        cgroup_root: Some(missing),
+        ..Sources::default()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let facts = runtime.block_on(gather(&sources));
+    let whys = [
+        facts.kernel.btf.why(),
+        facts.kernel.cgroup_root.why(),
+        facts.pods.why(),
+        facts.coredns.why(),
+        facts.cilium.host_routing.why(),
+        facts.cilium.version.why(),
+        facts.cilium.skip_fib.why(),
+        facts.cilium.lxc[&HOST_DNS_V4].why(),
+        facts.cilium.drops_before.why(),
+        runtime.block_on(cilium_drops(&sources)).why(),
+    ]
+    .map(|why| why.map(str::to_owned));
+    assert!(whys.iter().all(|why| why.as_ref().is_some_and(|why| !why.contains("not looked for"))), "{whys:#?}");
+    assert!(facts.listeners.get().is_some(), "sock_diag needs no /proc");
+}

@@ -1,0 +1,117 @@
+//! The node's network, as rtnetlink and /proc/sys say it is.
+
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+use super::netlink::{Error, Netlink};
+use super::rtnetlink::{self, RouteEntry};
+use crate::facts::{Fact, InterfaceAddress, Link, Network, Route};
+use crate::{netns::Netns, target::Targets};
+
+/// How long the kernel has for one answer.
+const LIMIT: Duration = Duration::from_millis(500);
+
+/// Reads the network of the calling thread's namespace.
+pub(super) fn read(proc_root: &Path, targets: &Targets) -> Network {
+    let asked = Netlink::open(rtnetlink::FAMILY, LIMIT);
+    let ask = |what| (asked.as_ref().map_err(ToString::to_string), format!("rtnetlink {what}"));
+    let links = fact(ask("RTM_GETLINK"), rtnetlink::links);
+    let names = |index: u32| name(&links, index);
+    Network {
+        netns: match Netns::current().and_then(|netns| netns.id()) {
+            Ok(id) => Fact::known(id, "/proc/thread-self/ns/net"),
+            Err(e) => Fact::unavailable(e, "/proc/thread-self/ns/net"),
+        },
+        addresses: fact(ask("RTM_GETADDR"), rtnetlink::addresses).map(|found| with_names(found, names)),
+        routes: fact(ask("RTM_GETROUTE"), rtnetlink::routes).map(|found| of_interest(found, targets, names)),
+        rules: fact(ask("RTM_GETRULE"), rtnetlink::rules),
+        rp_filter: rp_filter(&proc_root.join("sys/net/ipv4/conf")),
+        ip_forward: ip_forward(&proc_root.join("sys/net/ipv4/ip_forward")),
+        links,
+    }
+}
+
+type Asked<'a> = (Result<&'a Netlink, String>, String);
+
+fn fact<T>((netlink, source): Asked<'_>, read: impl FnOnce(&Netlink) -> Result<T, Error>) -> Fact<T> {
+    match netlink.and_then(|netlink| read(netlink).map_err(|e| e.to_string())) {
+        Ok(value) => Fact::known(value, source),
+        Err(why) => Fact::unavailable(why, source),
+    }
+}
+
+fn name(links: &Fact<Vec<Link>>, index: u32) -> String {
+    let link = links.get().and_then(|links| links.iter().find(|link| link.index == index));
+    link.map_or_else(|| format!("if{index}"), |link| link.name.clone())
+}
+
+fn with_names(found: Vec<(u32, InterfaceAddress)>, names: impl Fn(u32) -> String) -> Vec<InterfaceAddress> {
+    found.into_iter().map(|(index, address)| InterfaceAddress { interface: names(index), ..address }).collect()
+}
+
+/// Routes that cover a target, most specific first; the defaults are among them, of both families.
+fn of_interest(found: Vec<(Option<u32>, RouteEntry)>, targets: &Targets, names: impl Fn(u32) -> String) -> Vec<Route> {
+    let wanted = |entry: &RouteEntry| {
+        let default = entry.prefix_len == 0 && entry.route.kind == "unicast";
+        default || targets.addresses.iter().any(|&target| entry.covers(target))
+    };
+    let mut found: Vec<_> = found.into_iter().filter(|(_, entry)| wanted(entry)).collect();
+    found.sort_by_key(|(_, entry)| std::cmp::Reverse((entry.prefix_len, entry.route.table)));
+    found.into_iter().map(|(index, entry)| Route { interface: index.map(&names), ..entry.route }).collect()
+}
+
+/// The kernel applies the higher of `all` and the interface's own (Documentation/networking/ip-sysctl.rst).
+fn rp_filter(conf: &Path) -> Fact<BTreeMap<String, u8>> {
+    let source = conf.join("*/rp_filter").display().to_string();
+    let read = |interface: &str| {
+        let text = fs::read_to_string(conf.join(interface).join("rp_filter")).ok()?;
+        text.trim().parse::<u8>().ok()
+    };
+    let Some(all) = read("all") else {
+        return Fact::unavailable("cannot be read", conf.join("all/rp_filter").display().to_string());
+    };
+    match fs::read_dir(conf) {
+        Ok(entries) => {
+            let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+            let own = names.filter(|name| name != "all" && name != "default");
+            Fact::known(own.filter_map(|name| read(&name).map(|v| (name, v.max(all)))).collect(), source)
+        }
+        Err(e) => Fact::unavailable(e, source),
+    }
+}
+
+fn ip_forward(path: &Path) -> Fact<bool> {
+    let source = path.display().to_string();
+    match fs::read_to_string(path) {
+        Ok(text) => Fact::known(text.trim() != "0", source),
+        Err(e) => Fact::unavailable(e, source),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_higher_rp_filter_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, value) in [("all", "1\n"), ("default", "0\n"), ("lxc1", "0\n"), ("eth0", "2\n")] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("rp_filter"), value).unwrap();
+        }
+        let found = rp_filter(dir.path());
+        assert_eq!(found.get(), Some(&BTreeMap::from([("eth0".into(), 2), ("lxc1".into(), 1)])));
+    }
+
+    #[test]
+    fn no_proc_is_said() {
+        let found = ip_forward(Path::new("/nonexistent/ip_forward"));
+        assert!(found.why().is_some_and(|why| why.contains("No such file")));
+    }
+
+    #[test]
+    fn loopback_is_there_without_root() {
+        let network = read(Path::new("/proc"), &Targets::default());
+        let links = network.links.get().expect("links need no privilege");
+        assert!(links.iter().any(|link| link.name == "lo" && link.index == 1));
+    }
+}

@@ -1,0 +1,196 @@
+//! What the facts say of Cilium: is it here, how does it route to the host, does it know an address as its own.
+
+use std::net::IpAddr;
+
+use super::{node, version::Version};
+use crate::facts::{Facts, HostRouting, Masquerade, scope_name};
+
+/// `local-max-addr-scope` where nobody set it (cilium pkg/defaults: `AddressScopeMax`).
+pub const DEFAULT_ADDRESS_SCOPE_MAX: u8 = 252;
+
+/// Cilium runs on this node; `None` where that cannot be told.
+#[must_use]
+pub fn is_here(facts: &Facts) -> Option<bool> {
+    let cilium = &facts.cilium;
+    let heard = cilium.version.get().is_some() || cilium.host_routing.get().is_some();
+    let mapped = cilium.lxc.values().any(|entry| entry.get().is_some());
+    if heard || mapped {
+        return Some(true);
+    }
+    let links = facts.network.links.get()?;
+    Some(links.iter().any(|link| link.name == "cilium_host" || link.name == "cilium_net"))
+}
+
+#[must_use]
+pub fn version(facts: &Facts) -> Option<Version> {
+    facts.cilium.version.get().and_then(|text| Version::parse(text))
+}
+
+/// The effective host routing and what it was read from, or which facts are missing.
+///
+/// # Errors
+/// The names of the facts that would have told.
+pub fn host_routing(facts: &Facts) -> Result<(HostRouting, String), String> {
+    let cilium = &facts.cilium;
+    if let Some(&mode) = cilium.host_routing.get() {
+        return Ok((mode, format!("host routing is {mode:?} ({})", cilium.host_routing.source())));
+    }
+    if cilium.legacy_routing_configured.get() == Some(&true) {
+        return Ok((HostRouting::Legacy, "enable-host-legacy-routing is true, so host routing is Legacy".into()));
+    }
+    if cilium.masquerade.get() == Some(&Masquerade::Iptables) {
+        return Ok((HostRouting::Legacy, "masquerading by iptables makes host routing fall back to Legacy".into()));
+    }
+    Err(format!("the effective host routing ({})", cilium.host_routing.why().unwrap_or("not read")))
+}
+
+/// Cilium takes the address for the host's own, and how that is known: from its map, else computed.
+///
+/// # Errors
+/// The names of the facts that would have told.
+pub fn knows(facts: &Facts, address: IpAddr) -> Result<(bool, String), String> {
+    match facts.cilium.lxc.get(&address).and_then(|fact| fact.get()) {
+        Some(Some(entry)) if entry.is_host() => {
+            Ok((true, format!("cilium_lxc holds {address} as the host's (flags {})", entry.flags)))
+        }
+        Some(Some(entry)) => {
+            let (id, flags) = (entry.lxc_id, entry.flags);
+            Ok((false, format!("cilium_lxc holds {address} as endpoint {id}'s, not the host's (flags {flags})")))
+        }
+        Some(None) => Ok((false, format!("cilium_lxc has no entry for {address}: to Cilium it is not the host's"))),
+        None => computes(facts, address),
+    }
+}
+
+/// What Cilium makes of the node's addresses, by version (daemon/cmd/datapath.go, hostips-sync.go).
+fn computes(facts: &Facts, address: IpAddr) -> Result<(bool, String), String> {
+    let held = node::holders(facts, address).ok_or("the node's addresses")?;
+    let version = version(facts).ok_or("cilium_lxc, or else Cilium's version")?;
+    let max = scope_max(facts);
+    if is_excluded(facts, address) {
+        return Ok((false, format!("{address} is in exclude-local-address")));
+    }
+    let mut reasons = Vec::new();
+    for at in held {
+        if at.scope > max {
+            let scope = scope_name(at.scope);
+            reasons.push(format!("scope {scope} ({}) is above local-max-addr-scope {max}", at.scope));
+        } else if learns(facts, &version, &at.interface) {
+            let interface = &at.interface;
+            return Ok((true, format!("Cilium {version} learns addresses of {interface} up to scope {max}")));
+        } else {
+            reasons.push(format!("Cilium {version} does not learn addresses of {}", at.interface));
+        }
+    }
+    Ok((false, if reasons.is_empty() { format!("{address} is on no interface") } else { reasons.join("; ") }))
+}
+
+/// Cilium of this version takes addresses of this device for the host's.
+#[must_use]
+pub fn learns(facts: &Facts, version: &Version, interface: &str) -> bool {
+    if interface == "lo" {
+        return version.learns_from_lo();
+    }
+    let selected = facts.cilium.devices.get().is_some_and(|devices| devices.iter().any(|d| d == interface));
+    let up = facts.network.links.get().is_none_or(|links| links.iter().any(|l| l.name == interface && l.up));
+    selected || interface == "cilium_host" || version.learns_from_unselected(up)
+}
+
+#[must_use]
+pub fn scope_max(facts: &Facts) -> u8 {
+    facts.cilium.address_scope_max.get().copied().unwrap_or(DEFAULT_ADDRESS_SCOPE_MAX)
+}
+
+/// `exclude-local-address` names it. Entries may be prefixes; only whole addresses are compared here.
+#[must_use]
+pub fn is_excluded(facts: &Facts, address: IpAddr) -> bool {
+    let own = address.to_string();
+    facts
+        .cilium
+        .exclude_local_addresses
+        .get()
+        .is_some_and(|list| list.iter().any(|entry| entry.trim().split('/').next() == Some(own.as_str())))
+}
+
+/// The one-device shortcut (`ENABLE_SKIP_FIB`, pkg/datapath/linux/config/config.go), and how that is known.
+///
+/// # Errors
+/// The names of the facts that would have told.
+pub fn skips_fib(facts: &Facts) -> Result<(bool, String), String> {
+    let cilium = &facts.cilium;
+    if let Some(&skip) = cilium.skip_fib.get() {
+        let how = if skip { "with" } else { "without" };
+        return Ok((skip, format!("the datapath is compiled {how} the one-device shortcut ENABLE_SKIP_FIB")));
+    }
+    let devices = cilium.devices.get().ok_or("Cilium's devices")?;
+    if devices.len() != 1 {
+        return Ok((false, format!("Cilium has {} external devices ({})", devices.len(), devices.join(", "))));
+    }
+    match cilium.endpoint_routes.get() {
+        Some(true) => return Ok((false, "endpoint routes are on, so there is no one-device shortcut".into())),
+        Some(false) => {}
+        None => return Err("enable-endpoint-routes".into()),
+    }
+    if cilium.direct_routing_device.get().is_some_and(String::is_empty) {
+        return Ok((false, "there is no direct-routing device, so no one-device shortcut".into()));
+    }
+    Ok((true, format!("{} is the only external device: Cilium skips the route lookup", devices[0])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::testing::{HOST_DNS, facts};
+    use crate::facts::{Fact, LxcEntry};
+
+    #[test]
+    fn the_map_wins_over_the_scope() {
+        let mut facts = facts();
+        facts.cilium.lxc.insert(HOST_DNS, Fact::known(None, "map"));
+        assert!(!knows(&facts, HOST_DNS).unwrap().0);
+        let pods = LxcEntry { ifindex: 7, lxc_id: 9, flags: 0 };
+        facts.cilium.lxc.insert(HOST_DNS, Fact::known(Some(pods), "map"));
+        assert!(knows(&facts, HOST_DNS).unwrap().1.contains("endpoint 9"));
+    }
+
+    #[test]
+    fn without_the_map_scope_and_version_decide() {
+        for (version, scope, max, expected) in [
+            ("1.18.1", 0, 252, true),
+            ("1.18.1", 254, 252, false),
+            ("1.18.1", 253, 252, false),
+            ("1.18.1", 254, 254, true),
+            ("1.15.7", 0, 252, false),
+            ("1.15.8", 0, 252, true),
+            ("1.16.0", 0, 252, false),
+            ("1.16.1", 0, 252, true),
+        ] {
+            let mut facts = facts();
+            facts.cilium.lxc.clear();
+            facts.cilium.version = Fact::known(version.into(), "agent");
+            facts.cilium.address_scope_max = Fact::known(max, "agent");
+            facts.network.addresses = facts.network.addresses.map(|mut all| {
+                all.iter_mut().for_each(|a| a.scope = scope);
+                all
+            });
+            assert_eq!(knows(&facts, HOST_DNS).unwrap().0, expected, "{version} scope {scope} max {max}");
+        }
+    }
+
+    #[test]
+    fn an_excluded_address_is_unknown() {
+        let mut facts = facts();
+        facts.cilium.lxc.clear();
+        facts.cilium.exclude_local_addresses = Fact::known(vec!["169.254.116.108/32".into()], "agent");
+        assert!(!knows(&facts, HOST_DNS).unwrap().0);
+    }
+
+    #[test]
+    fn missing_facts_are_named() {
+        let empty = Facts::default();
+        assert!(knows(&empty, HOST_DNS).unwrap_err().contains("addresses"));
+        assert!(host_routing(&empty).unwrap_err().contains("host routing"));
+        assert!(skips_fib(&empty).unwrap_err().contains("devices"));
+        assert_eq!(is_here(&empty), None);
+    }
+}

@@ -1,0 +1,240 @@
+use serde::Deserialize;
+
+use super::*;
+use crate::{
+    checks::testing::{HOST_DNS, address, default_route, facts, hide, known, link, listener, local_route},
+    facts::{Fact, LxcEntry, Masquerade},
+};
+
+fn run(facts: &Facts) -> Prediction {
+    predict(facts, &Targets::default())
+}
+
+fn cause(prediction: &Prediction) -> Option<&str> {
+    prediction.cause.as_deref()
+}
+
+/// One row of what real Cilium did.
+#[derive(Deserialize)]
+struct Row {
+    cilium: String,
+    routing: String,
+    host_routing: String,
+    scope: Option<String>,
+    external_devices: usize,
+    options: String,
+    effective_host_routing: String,
+    cilium_lxc: String,
+    single_device_shortcut: bool,
+    udp: bool,
+    ended: Ended,
+    drop: Option<RowDrop>,
+}
+
+#[derive(Deserialize)]
+struct RowDrop {
+    cilium: u8,
+}
+
+impl Row {
+    fn all() -> Vec<Self> {
+        serde_json::from_str(include_str!("../../../tests/truth/cases.json")).expect("cases.json")
+    }
+
+    fn name(&self) -> String {
+        let scope = self.scope.as_deref().unwrap_or("absent");
+        let devices = self.external_devices;
+        format!("{} {} {} {scope} {devices} {}", self.cilium, self.routing, self.host_routing, self.options)
+    }
+
+    /// The node of the row, as its settings describe it: neither the map nor the compiled shortcut is told.
+    fn settings(&self) -> Facts {
+        let mut facts = facts();
+        let scope = self.scope.as_deref().map(|scope| match scope {
+            "global" => 0,
+            "link" => 253,
+            "host" => 254,
+            other => panic!("scope {other}"),
+        });
+        facts.network.addresses = known(scope.map(|scope| address("lo", HOST_DNS, scope)).into_iter().collect());
+        facts.network.routes =
+            known(scope.map(|_| local_route(HOST_DNS)).into_iter().chain([default_route()]).collect());
+        let cilium = &mut facts.cilium;
+        cilium.version = known(self.cilium.clone());
+        cilium.lxc.clear();
+        cilium.routing_mode = known(if self.routing == "native" { RoutingMode::Native } else { RoutingMode::Tunnel });
+        cilium.host_routing = Fact::unavailable("settings only", "test");
+        let mode = if self.host_routing == "Legacy" { HostRouting::Legacy } else { HostRouting::Bpf };
+        let iptables = self.options.contains("enable-bpf-masquerade=false");
+        cilium.legacy_routing_configured = known(mode == HostRouting::Legacy);
+        cilium.masquerade = known(if iptables { Masquerade::Iptables } else { Masquerade::Bpf });
+        if mode == HostRouting::Bpf && !iptables {
+            cilium.host_routing = known(mode);
+        }
+        cilium.endpoint_routes = known(self.options.contains("enable-endpoint-routes=true"));
+        cilium.address_scope_max = known(if self.options.contains("local-max-addr-scope=254") { 254 } else { 252 });
+        cilium.devices = known((0..self.external_devices).map(|n| format!("eth{n}")).collect());
+        facts
+    }
+
+    /// The same node with what the agent and its maps said.
+    fn measured(&self) -> Facts {
+        let mut facts = self.settings();
+        let effective = if self.effective_host_routing == "Legacy" { HostRouting::Legacy } else { HostRouting::Bpf };
+        let entry = (self.cilium_lxc == "host").then_some(LxcEntry { ifindex: 0, lxc_id: 0, flags: 1 });
+        facts.cilium.host_routing = known(effective);
+        facts.cilium.lxc.insert(HOST_DNS, known(entry));
+        facts.cilium.skip_fib = known(self.single_device_shortcut);
+        facts
+    }
+}
+
+fn agrees_with_truth(facts: impl Fn(&Row) -> Facts) {
+    let rows = Row::all();
+    assert_eq!(rows.len(), 38, "a row was added or taken away");
+    for row in &rows {
+        let prediction = run(&facts(row));
+        let name = row.name();
+        assert_eq!(prediction.ended, Some(row.ended), "{name}: {:#?}", prediction.because);
+        assert_eq!(prediction.status, if row.udp { Status::Pass } else { Status::Fail }, "{name}");
+        let expected = match row.ended {
+            Ended::Answered => None,
+            Ended::Leaked if row.scope.is_none() => Some("HDP101"),
+            Ended::Leaked => Some("HDP201"),
+            Ended::Dropped => {
+                assert_eq!(row.drop.as_ref().map(|drop| drop.cilium), Some(169), "{name}");
+                Some("HDP202")
+            }
+            other => panic!("{name}: {other}"),
+        };
+        assert_eq!(cause(&prediction), expected, "{name}");
+    }
+}
+
+#[test]
+fn agrees_with_truth_from_settings_alone() {
+    agrees_with_truth(Row::settings);
+}
+
+#[test]
+fn agrees_with_truth_from_maps_and_compiled_settings() {
+    agrees_with_truth(Row::measured);
+}
+
+#[test]
+fn releases_between_the_measured_ones() {
+    use Ended::{Answered, Dropped, Leaked};
+    for (version, tunnel, devices, expected) in [
+        ("1.15.3", true, 1, Answered),
+        ("1.15.3", false, 1, Leaked),
+        ("1.15.3", false, 2, Dropped),
+        ("1.16.0", true, 2, Answered),
+        ("1.16.3", false, 2, Dropped),
+        ("1.17.4", true, 1, Leaked),
+        ("1.17.4", true, 2, Dropped),
+        ("1.18.1", true, 2, Dropped),
+        ("1.18.2", true, 2, Answered),
+        ("1.18.2", false, 2, Answered),
+        ("1.18.2", false, 1, Leaked),
+    ] {
+        let mut facts = facts();
+        hide(&mut facts);
+        facts.cilium.version = known(version.into());
+        facts.cilium.routing_mode = known(if tunnel { RoutingMode::Tunnel } else { RoutingMode::Native });
+        facts.cilium.devices = known((0..devices).map(|n| format!("eth{n}")).collect());
+        let prediction = run(&facts);
+        assert_eq!(prediction.ended, Some(expected), "{version} tunnel {tunnel} devices {devices}");
+    }
+}
+
+#[test]
+fn a_newer_cilium_is_unknown_whatever_the_rest() {
+    for version in ["1.19.0-pre.1", "1.19.0", "1.20.3"] {
+        let mut facts = facts();
+        facts.cilium.version = known(version.into());
+        facts.cilium.host_routing = known(HostRouting::Legacy);
+        let prediction = run(&facts);
+        assert_eq!((prediction.status, prediction.ended), (Status::Unknown, None), "{version}");
+        assert!(prediction.because.last().unwrap().contains("newer than the newest"), "{:?}", prediction.because);
+    }
+}
+
+#[test]
+fn missing_facts_are_named() {
+    let prediction = run(&Facts::default());
+    assert_eq!(prediction.status, Status::Unknown);
+    assert!(prediction.because[0].contains("addresses are unknown"), "{:?}", prediction.because);
+
+    let mut facts = facts();
+    hide(&mut facts);
+    facts.cilium.devices = Fact::default();
+    assert!(run(&facts).because.last().unwrap().contains("Cilium's devices"));
+    facts.cilium.version = Fact::default();
+    assert!(run(&facts).because.last().unwrap().contains("Cilium's version"));
+    facts.cilium.host_routing = Fact::unavailable("connection refused", "/var/run/cilium/cilium.sock");
+    assert!(run(&facts).because.last().unwrap().contains("connection refused"));
+}
+
+#[test]
+fn without_cilium_the_kernel_routes() {
+    let mut facts = facts();
+    facts.cilium = crate::facts::Cilium::default();
+    facts.network.links = known(vec![link(1, "lo"), link(2, "cni0")]);
+    let prediction = run(&facts);
+    assert_eq!(prediction.status, Status::Pass);
+    assert!(prediction.because.iter().any(|b| b.contains("no Cilium")), "{:?}", prediction.because);
+
+    facts.network.links = Fact::default();
+    assert_eq!(run(&facts).status, Status::Unknown);
+}
+
+#[test]
+fn delivery_is_not_the_end() {
+    let mut facts = facts();
+    facts.listeners = known(vec![]);
+    assert_eq!(cause(&run(&facts)), Some("HDP103"));
+    facts.listeners = known(vec![listener("0.0.0.0:53", Transport::Udp)]);
+    assert_eq!(cause(&run(&facts)), Some("HDP104"));
+    facts.listeners = Fact::default();
+    assert_eq!(run(&facts).status, Status::Unknown);
+}
+
+#[test]
+fn a_strict_filter_kills_what_would_be_delivered() {
+    let mut facts = facts();
+    facts.network.rp_filter = known([("lxc1".to_owned(), 1)].into());
+    let prediction = run(&facts);
+    assert_eq!((cause(&prediction), prediction.ended), (Some("HDP107"), Some(Ended::Dropped)));
+    facts.network.rp_filter = known([("lxc1".to_owned(), 2)].into());
+    assert_eq!(run(&facts).status, Status::Pass);
+}
+
+#[test]
+fn an_address_on_a_device_that_is_down_has_no_local_route() {
+    let mut facts = facts();
+    facts.network.routes = known(vec![default_route()]);
+    assert_eq!(cause(&run(&facts)), Some("HDP106"));
+    facts.network.routes = known(vec![]);
+    assert_eq!(run(&facts).status, Status::Unknown);
+}
+
+#[test]
+fn node_local_dns_on_a_dummy_depends_on_the_release() {
+    let dns = "169.254.20.10".parse().unwrap();
+    let targets = Targets { addresses: vec![dns], port: 53 };
+    for (version, expected) in [("1.16.5", Some("HDP201")), ("1.17.0", None)] {
+        let mut facts = facts();
+        facts.network.addresses = known(vec![address("nodelocaldns", dns, 0)]);
+        facts.network.routes = known(vec![local_route(dns), default_route()]);
+        facts.listeners = known([Transport::Udp, Transport::Tcp].map(|t| listener("169.254.20.10:53", t)).to_vec());
+        facts.cilium.version = known(version.into());
+        assert_eq!(cause(&predict(&facts, &targets)), expected, "{version}");
+    }
+}
+
+#[test]
+fn the_worst_target_stands() {
+    let other = "169.254.20.10".parse().unwrap();
+    let prediction = predict(&facts(), &Targets { addresses: vec![HOST_DNS, other], port: 53 });
+    assert_eq!(cause(&prediction), Some("HDP101"));
+}

@@ -1,0 +1,78 @@
+//! One line, for node-problem-detector, which shows the first 80 characters of what a plugin prints.
+
+use std::io::{self, Write};
+
+use super::{Options, Report, Status, escape, view};
+use crate::{
+    ended::{Direction, Ended},
+    facts::Transport,
+};
+
+/// # Errors
+/// `out` cannot be written.
+pub fn render(report: &Report, _options: &Options, out: &mut dyn Write) -> io::Result<()> {
+    let verdict = &report.verdict;
+    let status = verdict.status.as_str().to_uppercase();
+    let cause = match (view::cause(report), &verdict.cause) {
+        (Some(cause), _) => format!(" {} {}:", cause.code, cause.slug),
+        (None, Some(code)) => format!(" {code}:"),
+        (None, None) => String::new(),
+    };
+    let line = format!("{status}{cause} {}, {}", what(report), report.targets.join(" "));
+    writeln!(out, "{}", escape::line(&line))
+}
+
+fn what(report: &Report) -> String {
+    let verdict = &report.verdict;
+    match (verdict.status, verdict.ended) {
+        (Status::Pass, _) => answered(report),
+        (_, Some(ended)) => {
+            let place = view::packet::telling(report).and_then(|(_, trace)| match ended {
+                Ended::Leaked => trace.leak.as_ref().map(|leak| format!(" via {}", leak.interface)),
+                Ended::Dropped => trace.drop.as_ref().map(|drop| format!(" {}", drop.reason)),
+                Ended::Lost => trace.lost.as_ref().map(|lost| format!(" after {}", lost.last_hop)),
+                _ => None,
+            });
+            let reply = if verdict.direction == Direction::Reply { "reply " } else { "" };
+            format!("{reply}{}{}", view::packet::word(ended), place.unwrap_or_default())
+        }
+        (_, None) => "could not be judged".to_owned(),
+    }
+}
+
+fn answered(report: &Report) -> String {
+    let by = |transport| {
+        let mut answered = report.queries.iter().filter(|query| query.ended == Ended::Answered);
+        answered.any(|query| query.transport == transport)
+    };
+    match (by(Transport::Udp), by(Transport::Tcp)) {
+        (true, true) => "answered over UDP and TCP",
+        (true, false) => "answered over UDP",
+        (false, true) => "answered over TCP",
+        (false, false) => "healthy",
+    }
+    .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::examples::{self, rendered};
+
+    #[test]
+    fn every_example() {
+        let lines: String =
+            examples::all().into_iter().map(|(_, report)| rendered(render, &report, &Options::default())).collect();
+        insta::assert_snapshot!("oneline", lines);
+    }
+
+    #[test]
+    fn what_matters_fits_node_problem_detector() {
+        for (name, report) in examples::all() {
+            let line = rendered(render, &report, &Options::default());
+            assert_eq!(line.lines().count(), 1, "{name}");
+            let core = line.rsplit_once(", ").map_or(line.as_str(), |(core, _targets)| core);
+            assert!(core.chars().count() <= 80, "{name}: {core}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What `-v` adds: every finding with its evidence, every query, trace and hook, and the facts that are not known.
+
+use super::{
+    hops,
+    page::{BAD, BOLD, DIM, PLAIN, Page, WARN, columns, pad},
+    remedy, sentence,
+};
+use crate::{
+    checks::Severity,
+    report::{Report, view},
+};
+
+pub(super) fn render(report: &Report, page: &mut Page) {
+    node(report, page);
+    prediction(report, page);
+    findings(report, page);
+    queries(report, page);
+    traces(report, page);
+    attachments(report, page);
+    unavailable(report, page);
+}
+
+fn heading(text: &str, page: &mut Page) {
+    page.blank();
+    page.line(&[(BOLD, "  "), (BOLD, text)]);
+}
+
+fn node(report: &Report, page: &mut Page) {
+    let node = &report.node;
+    heading("Node", page);
+    let text = format!("{}, {}, kernel {}, lockdown {}", node.name, node.os, node.kernel, node.lockdown);
+    page.prose((PLAIN, "    "), &text);
+    let tool = &report.tool;
+    let text = format!("{} {} at {}, asked {}", tool.name, tool.version, report.taken_at, report.targets.join(", "));
+    page.prose((PLAIN, "    "), &text);
+}
+
+fn prediction(report: &Report, page: &mut Page) {
+    if report.prediction.because.is_empty() {
+        return;
+    }
+    heading("Prediction, because", page);
+    for reason in &report.prediction.because {
+        page.prose((PLAIN, "    - "), reason);
+    }
+}
+
+fn findings(report: &Report, page: &mut Page) {
+    if report.findings.is_empty() {
+        return;
+    }
+    heading("Findings", page);
+    for finding in &report.findings {
+        let (style, word) = match finding.severity {
+            Severity::Fail => (BAD, "    fail  "),
+            Severity::Warn => (WARN, "    warn  "),
+            Severity::Info => (DIM, "    info  "),
+        };
+        page.prose((style, word), &format!("{} {}: {}", finding.code, finding.slug, sentence(&finding.title)));
+        for evidence in &finding.evidence {
+            page.prose((PLAIN, "          - "), evidence);
+        }
+        // The cause's remedies stand above.
+        if view::cause(report) != Some(finding) {
+            finding.remedies.iter().for_each(|fix| remedy("          Fix: ", fix, page));
+        }
+    }
+}
+
+fn queries(report: &Report, page: &mut Page) {
+    if report.queries.is_empty() {
+        return;
+    }
+    heading("Every query", page);
+    for query in &report.queries {
+        let mut text = format!(
+            "{} from {} to {}, {} {}: {}",
+            query.transport.to_string().to_uppercase(),
+            query.vantage,
+            query.address,
+            query.qname,
+            query.qtype,
+            view::packet::word(view::queries::fate(report, query)),
+        );
+        let known = [query.rcode.clone(), query.rtt_us.map(view::duration), query.note.clone()];
+        for part in known.into_iter().flatten() {
+            text.push_str(", ");
+            text.push_str(&part);
+        }
+        if !query.answers.is_empty() {
+            text.push_str(&format!(" ({})", query.answers.join(", ")));
+        }
+        page.prose((PLAIN, "    "), &text);
+    }
+}
+
+fn traces(report: &Report, page: &mut Page) {
+    for trace in &report.traces {
+        let flow = trace.flow;
+        heading(&format!("Trace {}: {}", trace.id, view::packet::word(trace.ended)), page);
+        let started = format!("{}.{:06} s", trace.started_ns / 1_000_000_000, trace.started_ns % 1_000_000_000 / 1000);
+        page.prose(
+            (DIM, "    "),
+            &format!("{} {} → {}, from {started} after boot", flow.transport, flow.src, flow.dst),
+        );
+        hops(trace, report.events, page);
+    }
+}
+
+fn attachments(report: &Report, page: &mut Page) {
+    heading(&format!("Hooks ({} events seen, {} lost)", report.events.seen, report.events.lost), page);
+    let name = |hook: &crate::trace::Hook| match &hook.interface {
+        Some(interface) => format!("{} {interface}", hook.name),
+        None => hook.name.clone(),
+    };
+    let width = report.hooks.iter().map(|hook| columns(&name(hook))).max().unwrap_or(0);
+    for hook in &report.hooks {
+        let state = if hook.attached { "attached" } else { "not attached" };
+        let state = hook.reason.as_ref().map_or_else(|| state.to_owned(), |reason| format!("{state}: {reason}"));
+        page.prose((PLAIN, &format!("    {}  ", pad(&name(hook), width))), &state);
+    }
+}
+
+fn unavailable(report: &Report, page: &mut Page) {
+    let missing = view::facts::unavailable(&report.facts);
+    if missing.is_empty() {
+        return;
+    }
+    heading("Facts unavailable", page);
+    let width = missing.iter().map(|fact| columns(&fact.fact)).max().unwrap_or(0);
+    for fact in missing {
+        let source = if fact.source.is_empty() { String::new() } else { format!(" ({})", fact.source) };
+        page.prose((PLAIN, &format!("    {}  ", pad(&fact.fact, width))), &format!("{}{source}", fact.why));
+    }
+}

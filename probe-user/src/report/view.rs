@@ -1,0 +1,127 @@
+//! What every form for people shows, computed once: the cause, the telling packet, the table of queries, what is not
+//! known, and whether the prediction was right.
+
+pub mod facts;
+pub mod packet;
+pub mod queries;
+
+use super::{Prediction, Report, Status};
+use crate::checks::{Finding, Severity};
+
+/// Code of `snat-entry-to-address`, which has a place of its own in the text report.
+const PAST_LEAKS: &str = "HDP209";
+
+/// The finding that the verdict names as its cause.
+#[must_use]
+pub fn cause(report: &Report) -> Option<&Finding> {
+    let code = report.verdict.cause.as_deref()?;
+    report.findings.iter().find(|finding| finding.code == code)
+}
+
+/// The finding that this did not begin with this check, where another one is the cause.
+#[must_use]
+pub fn past_leaks(report: &Report) -> Option<&Finding> {
+    let past = report.findings.iter().find(|finding| finding.code == PAST_LEAKS)?;
+    (cause(report) != Some(past)).then_some(past)
+}
+
+/// What else deserves a line: failures and warnings that are neither the cause, nor its symptom, nor shown elsewhere.
+pub fn further(report: &Report) -> impl Iterator<Item = &Finding> {
+    let cause = cause(report);
+    report.findings.iter().filter(move |finding| {
+        let symptom = cause.is_some() && is_symptom(&finding.code);
+        finding.severity != Severity::Info && Some(*finding) != cause && finding.code != PAST_LEAKS && !symptom
+    })
+}
+
+/// Codes that say how the queries ended (dropped, leaked, lost, refused, unanswered, malformed), which the verdict has
+/// said already.
+fn is_symptom(code: &str) -> bool {
+    ("HDP401"..="HDP406").contains(&code) || matches!(code, "HDP414" | "HDP415")
+}
+
+/// What the configuration predicted, and whether the measurement agrees.
+#[must_use]
+pub fn prediction(report: &Report) -> String {
+    let predicted = &report.prediction;
+    if predicted.status == Status::Unknown {
+        return match predicted.because.last() {
+            Some(why) => format!("No prediction from configuration: {}.", why.trim_end_matches('.')),
+            None => "No prediction from configuration.".to_owned(),
+        };
+    }
+    let agreement = match (report.verdict.status, agrees(predicted, report)) {
+        (Status::Unknown, _) => "not measured",
+        (_, true) => "agrees",
+        (_, false) => "the measurement disagrees, and stands",
+    };
+    format!("Predicted from configuration: {} ({agreement}).", ended(predicted))
+}
+
+fn agrees(predicted: &Prediction, report: &Report) -> bool {
+    let verdict = &report.verdict;
+    predicted.status == verdict.status && (predicted.ended.is_none() || predicted.ended == verdict.ended)
+}
+
+fn ended(predicted: &Prediction) -> String {
+    predicted.ended.map_or_else(|| predicted.status.as_str().to_owned(), packet::word)
+}
+
+/// `0.4 ms`, `12 ms`, `5.0 s`.
+#[must_use]
+pub fn duration(micros: u64) -> String {
+    match micros {
+        0..10_000 => format!("{}.{} ms", micros / 1000, micros % 1000 / 100),
+        10_000..1_000_000 => format!("{} ms", micros / 1000),
+        _ => format!("{}.{} s", micros / 1_000_000, micros % 1_000_000 / 100_000),
+    }
+}
+
+/// `Took 0.71 s; 9 facts unavailable`, without the full stop.
+#[must_use]
+pub fn took(report: &Report) -> String {
+    let took = format!("Took {}.{:02} s", report.duration_ms / 1000, report.duration_ms % 1000 / 10);
+    match facts::unavailable(&report.facts).len() {
+        0 => took,
+        1 => format!("{took}; 1 fact unavailable"),
+        many => format!("{took}; {many} facts unavailable"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ended::Ended, report::examples};
+
+    #[test]
+    fn the_prediction_is_compared_with_the_measurement() {
+        let mut report = examples::leak();
+        assert_eq!(prediction(&report), "Predicted from configuration: leaked (agrees).");
+        report.prediction.ended = Some(Ended::Dropped);
+        assert_eq!(
+            prediction(&report),
+            "Predicted from configuration: dropped (the measurement disagrees, and stands)."
+        );
+        report.verdict.status = Status::Unknown;
+        assert_eq!(prediction(&report), "Predicted from configuration: dropped (not measured).");
+        report.prediction =
+            Prediction { because: vec!["Cilium 1.21 was never measured".into()], ..Prediction::default() };
+        assert_eq!(prediction(&report), "No prediction from configuration: Cilium 1.21 was never measured.");
+    }
+
+    #[test]
+    fn durations_are_short_and_true() {
+        for (micros, text) in
+            [(0, "0.0 ms"), (412, "0.4 ms"), (9_999, "9.9 ms"), (12_345, "12 ms"), (5_012_000, "5.0 s")]
+        {
+            assert_eq!(duration(micros), text);
+        }
+    }
+
+    #[test]
+    fn the_symptom_of_a_named_cause_is_not_told_twice() {
+        let report = examples::leak();
+        assert!(report.findings.iter().any(|finding| finding.code == "HDP402"), "the example has the symptom");
+        assert!(further(&report).all(|finding| finding.code != "HDP402"));
+    }
+}

@@ -1,0 +1,180 @@
+//! How a transaction ended, from its sightings alone.
+
+use super::{Horizon, Sighting};
+use crate::{
+    ended::{Direction, Ended},
+    facts::Transport,
+    trace::{
+        Drop, HookKind, Leak, Lost,
+        event::{DeviceRole, Topology},
+    },
+};
+
+/// On one node a packet is at its next hook within microseconds. After this much silence it is not on its way.
+const SILENCE_NS: u64 = 400_000_000;
+
+pub(super) struct Ending {
+    pub(super) ended: Ended,
+    pub(super) unknown: Option<String>,
+    pub(super) drop: Option<Drop>,
+    pub(super) leak: Option<Leak>,
+    pub(super) lost: Option<Lost>,
+}
+
+impl Ending {
+    const fn of(ended: Ended) -> Self {
+        Self { ended, unknown: None, drop: None, leak: None, lost: None }
+    }
+
+    fn unknown(why: impl Into<String>) -> Self {
+        Self { unknown: Some(why.into()), ..Self::of(Ended::Unknown) }
+    }
+}
+
+/// Evidence first: a leak wins over whatever follows it, an answer over a drop that a retry overcame. Only then
+/// silence, and only where it means something.
+pub(super) fn ending(sightings: &[Sighting], topology: &Topology, horizon: Horizon) -> Ending {
+    if let Some(leak) = leak(sightings, topology) {
+        return Ending { leak: Some(leak), ..Ending::of(Ended::Leaked) };
+    }
+    if sightings.iter().any(is_answer_at_socket) {
+        return Ending::of(Ended::Answered);
+    }
+    if sightings.iter().any(|s| is_refusal(s, topology)) {
+        return Ending::of(Ended::PortUnreachable);
+    }
+    if let Some(drop) = sightings.iter().rev().find(|s| s.event.hook == HookKind::Drop) {
+        return Ending { drop: Some(describe_drop(drop, topology)), ..Ending::of(Ended::Dropped) };
+    }
+    silence(sightings, topology, horizon)
+}
+
+/// The request seen on its way out of the node. Where the transmit hook is in place it is the proof: a program behind
+/// ours can still drop what we saw at the head of the egress chain.
+fn leak(sightings: &[Sighting], topology: &Topology) -> Option<Leak> {
+    let exit = |s: &&Sighting| {
+        s.direction == Direction::Request
+            && s.netns == topology.node
+            && topology.device(s.event.ifindex).is_some_and(|device| device.role.leaves_the_node())
+    };
+    let transmit = sightings.iter().filter(exit).find(|s| s.event.hook == HookKind::Transmit);
+    let egress = sightings.iter().filter(exit).find(|s| s.event.hook == HookKind::Egress);
+    let proof = match (transmit, egress) {
+        (Some(transmit), _) => transmit,
+        (None, Some(egress)) if !topology.cover.transmit && !freed(sightings, egress.event.skb) => egress,
+        _ => return None,
+    };
+    let first = sightings.iter().find(exit).unwrap_or(proof);
+    Some(Leak {
+        interface: topology
+            .device(first.event.ifindex)
+            .map_or_else(|| format!("ifindex {}", first.event.ifindex), |device| device.name.clone()),
+        r#as: transmit.and_then(|s| s.event.flow).map(|flow| flow.src),
+    })
+}
+
+fn freed(sightings: &[Sighting], skb: u64) -> bool {
+    sightings.iter().any(|s| s.event.hook == HookKind::Drop && s.event.skb == skb)
+}
+
+fn is_answer_at_socket(s: &Sighting) -> bool {
+    s.direction == Direction::Reply
+        && s.event.hook == HookKind::SocketIn
+        && s.event.icmp_error.is_none()
+        && s.event.dns.as_ref().is_some_and(crate::trace::event::DnsHead::is_response)
+}
+
+/// Nobody listens: an ICMP port unreachable (RFC 792, 4443), a TCP reset from the node, or the kernel's own word.
+fn is_refusal(s: &Sighting, topology: &Topology) -> bool {
+    const RST: u8 = 4;
+    let reset = s.direction == Direction::Reply && s.event.tcp_flags & RST != 0 && s.netns == topology.node;
+    let no_socket = s.event.hook == HookKind::Drop
+        && s.direction == Direction::Request
+        && s.netns == topology.node
+        && s.event.drop_reason.as_deref() == Some("NO_SOCKET");
+    reset || no_socket || matches!(s.event.icmp_error, Some((3, 3) | (1, 4)))
+}
+
+fn describe_drop(s: &Sighting, topology: &Topology) -> Drop {
+    let netns = topology.netns_name(s.netns);
+    let place = if s.netns == topology.node { "the node".to_owned() } else { netns };
+    let device = topology.device(s.event.ifindex).filter(|_| s.netns == topology.node);
+    Drop {
+        reason: s.event.drop_reason.clone().unwrap_or_else(|| "unknown reason".to_owned()),
+        r#where: device.map_or_else(|| place.clone(), |device| format!("{} on {place}", device.name)),
+        direction: s.direction,
+        cilium_reason: None,
+    }
+}
+
+/// Nothing says how it ended: what the silence itself is worth.
+fn silence(sightings: &[Sighting], topology: &Topology, horizon: Horizon) -> Ending {
+    let Some(last) = sightings.last() else { return Ending::unknown("never seen") };
+    if !horizon.last && horizon.now_ns.saturating_sub(last.event.time_ns) < SILENCE_NS {
+        return Ending::unknown("still on its way");
+    }
+    if !topology.cover.complete {
+        return Ending::unknown("events were lost, so that silence proves nothing");
+    }
+    if !topology.cover.sockets {
+        return Ending::unknown("the socket hooks are not in place, so that silence proves nothing");
+    }
+    // The newest part of an answer, unless it is already where it belongs (over TCP, the handshake's).
+    let reply = sightings.iter().rev().find(|s| is_part_of_an_answer(s));
+    if let Some(reply) = reply.filter(|s| s.event.hook != HookKind::SocketIn) {
+        return lost(reply, Direction::Reply, topology);
+    }
+    if sightings.iter().any(|s| reached_server(s, topology)) {
+        return if horizon.last {
+            Ending::of(Ended::Unanswered)
+        } else {
+            Ending::unknown("at the server, which has not answered yet")
+        };
+    }
+    if !topology.cover.exits {
+        return Ending::unknown("a device through which packets can leave is not hooked");
+    }
+    sightings
+        .iter()
+        .rev()
+        .find(|s| s.direction == Direction::Request)
+        .map_or_else(|| Ending::unknown("only a reply was seen"), |s| lost(s, Direction::Request, topology))
+}
+
+/// Over TCP a bare ACK is no answer under way: the server may still be thinking. The handshake's is.
+fn is_part_of_an_answer(s: &Sighting) -> bool {
+    const SYN: u8 = 2;
+    const PSH: u8 = 8;
+    let tcp = s.event.flow.is_some_and(|flow| flow.transport == Transport::Tcp);
+    s.direction == Direction::Reply && s.event.icmp_error.is_none() && (!tcp || s.event.tcp_flags & (SYN | PSH) != 0)
+}
+
+/// The query is at the node's own DNS socket, which sock_diag named; an address alone would not do. A connection's own
+/// socket is the listener's child and was born after sock_diag was asked.
+fn reached_server(s: &Sighting, topology: &Topology) -> bool {
+    let tcp = s.event.flow.is_some_and(|flow| flow.transport == Transport::Tcp);
+    s.direction == Direction::Request
+        && s.event.hook == HookKind::SocketIn
+        && s.netns == topology.node
+        && (topology.is_server(s.event.socket) || tcp || topology.servers.is_empty())
+}
+
+fn lost(s: &Sighting, direction: Direction, topology: &Topology) -> Ending {
+    let device = topology.device(s.event.ifindex).filter(|_| s.netns == topology.node);
+    let last_hop = match (s.event.hook, device) {
+        (HookKind::SocketOut | HookKind::SocketIn, _) | (_, None) => {
+            format!("{} {}", topology.netns_name(s.netns), s.event.hook.as_str())
+        }
+        (hook, Some(device)) => format!("{} {}", device.name, hook.as_str()),
+    };
+    Ending { lost: Some(Lost { last_hop, direction }), ..Ending::of(Ended::Lost) }
+}
+
+/// What a device is to a packet, in words, for the notes beside a hop.
+pub(super) const fn leaves(role: DeviceRole) -> &'static str {
+    match role {
+        DeviceRole::Tunnel => "left the node through the tunnel",
+        DeviceRole::Encryption => "left the node encrypted",
+        _ => "left the node",
+    }
+}

@@ -1,0 +1,433 @@
+use std::net::SocketAddr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    ended::Ended,
+    trace::event::{Cover, Device, DeviceRole, DnsHead},
+};
+
+const NODE: u64 = 1;
+const POD: u64 = 2;
+const ELSEWHERE: u64 = 99;
+const SERVER_SOCKET: u64 = 77;
+const ETH0: u32 = 2;
+const CILIUM_HOST: u32 = 4;
+const LXC: u32 = 6;
+const TARGET: &str = "169.254.116.108:53";
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+fn topology() -> Topology {
+    let device = |index, name: &str, role| Device {
+        index,
+        name: name.into(),
+        role,
+        stacked_on: None,
+        covered_since_ns: Some(0),
+        pod: None,
+    };
+    Topology {
+        node: NODE,
+        pods: vec![(POD, "coredns-x".into())],
+        devices: vec![
+            device(ETH0, "eth0", DeviceRole::External),
+            device(CILIUM_HOST, "cilium_host", DeviceRole::CiliumHost),
+            device(LXC, "lxcaa", DeviceRole::Pod),
+        ],
+        servers: vec![(SERVER_SOCKET, addr(TARGET))],
+        clients: Vec::new(),
+        targets: vec![addr(TARGET)],
+        cover: Cover { sockets: true, drops: true, transmit: true, exits: true, complete: true },
+    }
+}
+
+/// One query of a pod: its port and id tell it apart.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    port: u16,
+    id: u16,
+    start: u64,
+    skb: u64,
+}
+
+impl Asked {
+    fn event(
+        self,
+        after_us: u64,
+        hook: HookKind,
+        netns: u64,
+        ifindex: u32,
+        src: &str,
+        dst: &str,
+        reply: bool,
+    ) -> Event {
+        Event {
+            time_ns: self.start + after_us * 1000,
+            hook,
+            netns,
+            ifindex,
+            skb: self.skb + u64::from(reply),
+            socket: 0,
+            flow: Some(Flow { src: addr(src), dst: addr(dst), transport: Transport::Udp }),
+            dns: Some(DnsHead {
+                id: self.id,
+                flags: if reply { 0x8180 } else { 0x0100 },
+                qname: Some("example.com.".into()),
+                qtype: Some(1),
+            }),
+            tcp_flags: 0,
+            ttl: 64,
+            drop_reason: None,
+            icmp_error: None,
+        }
+    }
+
+    fn pod(self) -> String {
+        format!("10.244.1.132:{}", self.port)
+    }
+
+    fn out_of_the_pod(self) -> Vec<Event> {
+        let pod = self.pod();
+        vec![
+            self.event(0, HookKind::SocketOut, POD, 0, &pod, TARGET, false),
+            self.event(11, HookKind::Ingress, NODE, LXC, &pod, TARGET, false),
+        ]
+    }
+
+    /// The seven sightings of a healthy query.
+    fn healthy(self) -> Vec<Event> {
+        let pod = self.pod();
+        let mut events = self.out_of_the_pod();
+        let mut at_server = self.event(19, HookKind::SocketIn, NODE, LXC, &pod, TARGET, false);
+        at_server.socket = SERVER_SOCKET;
+        events.push(at_server);
+        events.push(self.event(300, HookKind::SocketOut, NODE, 0, TARGET, &pod, true));
+        events.push(self.event(310, HookKind::Egress, NODE, CILIUM_HOST, TARGET, &pod, true));
+        events.push(self.event(320, HookKind::Egress, NODE, LXC, TARGET, &pod, true));
+        events.push(self.event(330, HookKind::SocketIn, POD, 0, TARGET, &pod, true));
+        events
+    }
+
+    /// Out through the one external device, as the node.
+    fn leaked(self) -> Vec<Event> {
+        let pod = self.pod();
+        let node = format!("192.168.77.2:{}", self.port);
+        let mut events = self.out_of_the_pod();
+        events.push(self.event(19, HookKind::Egress, NODE, ETH0, &pod, TARGET, false));
+        events.push(self.event(21, HookKind::Transmit, NODE, ETH0, &node, TARGET, false));
+        events
+    }
+
+    /// What a server outside makes of it.
+    fn answered_from_outside(self) -> Vec<Event> {
+        let node = format!("192.168.77.2:{}", self.port);
+        vec![
+            self.event(500, HookKind::Ingress, NODE, ETH0, TARGET, &node, true),
+            self.event(510, HookKind::SocketIn, POD, 0, TARGET, &self.pod(), true),
+        ]
+    }
+
+    fn dropped(self) -> Vec<Event> {
+        let mut events = self.out_of_the_pod();
+        let mut drop = self.event(13, HookKind::Drop, NODE, LXC, &self.pod(), TARGET, false);
+        drop.drop_reason = Some("TC_INGRESS".into());
+        drop.dns = None;
+        events.push(drop);
+        events
+    }
+}
+
+const ONE: Asked = Asked { port: 41334, id: 7, start: 1_000_000_000, skb: 0xffff_0000 };
+
+fn at_last(events: &[Event]) -> Vec<PacketTrace> {
+    correlate(events, &topology(), Horizon { now_ns: 10_000_000_000, last: true })
+}
+
+fn only(mut traces: Vec<PacketTrace>) -> PacketTrace {
+    assert_eq!(traces.len(), 1, "{traces:#?}");
+    traces.remove(0)
+}
+
+#[test]
+fn a_healthy_query_has_seven_hops_and_is_answered() {
+    let trace = only(at_last(&ONE.healthy()));
+    assert_eq!(trace.ended, Ended::Answered);
+    assert_eq!(trace.hops.len(), 7);
+    assert_eq!(trace.hops[2].note.as_deref(), Some("the node's DNS socket"));
+    assert_eq!(trace.hops[6].t_us, 330);
+}
+
+#[test]
+fn a_leak_names_its_device_and_as_whom() {
+    let trace = only(at_last(&ONE.leaked()));
+    assert_eq!(trace.ended, Ended::Leaked);
+    let leak = trace.leak.expect("a leak");
+    assert_eq!((leak.interface.as_str(), leak.r#as), ("eth0", Some(addr("192.168.77.2:41334"))));
+    assert_eq!(trace.hops[3].note.as_deref(), Some("masqueraded; left the node"));
+}
+
+#[test]
+fn an_answer_from_outside_does_not_hide_the_leak() {
+    let mut events = ONE.leaked();
+    events.extend(ONE.answered_from_outside());
+    let trace = only(at_last(&events));
+    assert_eq!(trace.ended, Ended::Leaked);
+    assert_eq!(trace.hops.len(), 6);
+}
+
+#[test]
+fn an_answer_joins_even_where_the_translation_was_not_seen() {
+    let mut events = ONE.leaked();
+    events.retain(|event| event.hook != HookKind::Transmit);
+    events.extend(ONE.answered_from_outside());
+    assert_eq!(only(at_last(&events)).hops.len(), 5);
+}
+
+#[test]
+fn the_head_of_egress_is_no_proof_while_the_packet_can_still_be_dropped_behind_it() {
+    let mut events = ONE.leaked();
+    events.retain(|event| event.hook != HookKind::Transmit);
+    let mut drop = ONE.event(20, HookKind::Drop, NODE, ETH0, &ONE.pod(), TARGET, false);
+    drop.drop_reason = Some("TC_EGRESS".into());
+    events.push(drop);
+    assert_eq!(only(at_last(&events)).ended, Ended::Dropped);
+}
+
+#[test]
+fn without_the_transmit_hook_the_egress_is_the_leak_and_as_is_unknown() {
+    let mut events = ONE.leaked();
+    events.retain(|event| event.hook != HookKind::Transmit);
+    let mut topology = topology();
+    topology.cover.transmit = false;
+    let trace = only(correlate(&events, &topology, Horizon { now_ns: 2_000_000_000, last: false }));
+    assert_eq!(trace.leak.expect("a leak").r#as, None);
+}
+
+#[test]
+fn a_drop_has_its_reason_and_place() {
+    let trace = only(at_last(&ONE.dropped()));
+    assert_eq!(trace.ended, Ended::Dropped);
+    let drop = trace.drop.expect("a drop");
+    assert_eq!((drop.reason.as_str(), drop.r#where.as_str()), ("TC_INGRESS", "lxcaa on the node"));
+    assert_eq!(drop.direction, Direction::Request);
+}
+
+#[test]
+fn a_drop_that_only_the_packets_address_names_still_belongs_to_its_query() {
+    let mut events = ONE.dropped();
+    for event in &mut events {
+        if event.hook == HookKind::Drop {
+            event.flow = None;
+        }
+    }
+    assert_eq!(only(at_last(&events)).ended, Ended::Dropped);
+}
+
+#[test]
+fn a_recycled_address_does_not_join_two_packets() {
+    let mut events = ONE.dropped();
+    let mut stray = ONE.event(4_000_000, HookKind::Drop, NODE, LXC, &ONE.pod(), TARGET, false);
+    stray.flow = None;
+    stray.drop_reason = Some("QUEUE_PURGE".into());
+    events.push(stray);
+    let trace = only(at_last(&events));
+    assert_eq!(trace.drop.expect("a drop").reason, "TC_INGRESS");
+    assert_eq!(trace.hops.len(), 3);
+}
+
+#[test]
+fn nobody_listens_is_not_a_drop() {
+    let mut events = ONE.out_of_the_pod();
+    let mut drop = ONE.event(20, HookKind::Drop, NODE, LXC, &ONE.pod(), TARGET, false);
+    drop.drop_reason = Some("NO_SOCKET".into());
+    events.push(drop);
+    assert_eq!(only(at_last(&events)).ended, Ended::PortUnreachable);
+}
+
+#[test]
+fn a_reply_that_never_arrives_is_lost_on_the_way_back() {
+    let mut events = ONE.healthy();
+    events.truncate(5);
+    let trace = only(at_last(&events));
+    assert_eq!(trace.ended, Ended::Lost);
+    let lost = trace.lost.expect("a loss");
+    assert_eq!((lost.direction, lost.last_hop.as_str()), (Direction::Reply, "cilium_host egress"));
+}
+
+#[test]
+fn a_request_that_never_arrives_is_lost_on_the_way_there() {
+    let trace = only(at_last(&ONE.out_of_the_pod()));
+    let lost = trace.lost.expect("a loss");
+    assert_eq!((lost.direction, lost.last_hop.as_str()), (Direction::Request, "lxcaa ingress"));
+}
+
+#[test]
+fn silence_proves_nothing_where_events_were_lost_or_hooks_are_missing() {
+    let horizon = Horizon { now_ns: 10_000_000_000, last: true };
+    type Spoil = fn(&mut Cover);
+    let spoils: [Spoil; 3] = [|c| c.complete = false, |c| c.sockets = false, |c| c.exits = false];
+    for spoil in spoils {
+        let mut topology = topology();
+        spoil(&mut topology.cover);
+        let trace = only(correlate(&ONE.out_of_the_pod(), &topology, horizon));
+        assert_eq!(trace.ended, Ended::Unknown);
+        assert!(trace.unknown.is_some());
+    }
+}
+
+#[test]
+fn a_query_at_the_server_is_waited_for_and_then_unanswered() {
+    let mut events = ONE.healthy();
+    events.truncate(3);
+    let soon = correlate(&events, &topology(), Horizon { now_ns: 2_000_000_000, last: false });
+    assert_eq!(only(soon).ended, Ended::Unknown);
+    assert_eq!(only(at_last(&events)).ended, Ended::Unanswered);
+}
+
+#[test]
+fn another_servers_socket_on_that_address_does_not_pass_for_the_nodes_own() {
+    let mut events = ONE.healthy();
+    events.truncate(3);
+    events[2].socket = 4711;
+    assert_eq!(only(at_last(&events)).ended, Ended::Lost);
+}
+
+#[test]
+fn other_namespaces_with_the_same_addresses_are_not_mixed_in() {
+    let mut events = ONE.healthy();
+    let strangers: Vec<Event> = events
+        .iter()
+        .cloned()
+        .map(|mut event| {
+            event.netns = ELSEWHERE;
+            event.skb += 0x1000;
+            event
+        })
+        .collect();
+    events.extend(strangers);
+    assert_eq!(only(at_last(&events)).hops.len(), 7);
+}
+
+#[test]
+fn a_retry_with_the_same_id_is_the_same_transaction() {
+    let mut events = ONE.out_of_the_pod();
+    let again = Asked { start: ONE.start + 1_000_000_000, skb: 0xffff_8000, ..ONE };
+    events.extend(again.healthy());
+    let trace = only(at_last(&events));
+    assert_eq!((trace.ended, trace.hops.len()), (Ended::Answered, 9));
+}
+
+#[test]
+fn the_same_ends_and_id_much_later_are_another_question() {
+    let mut events = ONE.healthy();
+    events.extend(Asked { start: ONE.start + 60_000_000_000, skb: 0xffff_8000, ..ONE }.healthy());
+    assert_eq!(at_last(&events).len(), 2);
+}
+
+#[test]
+fn a_port_unreachable_from_beyond_the_node_does_not_hide_the_leak() {
+    let mut events = ONE.leaked();
+    let mut icmp = ONE.event(600, HookKind::Ingress, NODE, ETH0, "192.168.77.2:41334", TARGET, true);
+    icmp.icmp_error = Some((3, 3));
+    icmp.dns = None;
+    events.push(icmp);
+    let trace = only(at_last(&events));
+    assert_eq!((trace.ended, trace.hops.len()), (Ended::Leaked, 5));
+}
+
+/// A stream in order of time, looked at every 20 ms.
+fn live(events: &[Event]) -> Vec<PacketTrace> {
+    let mut sorted = events.to_vec();
+    sorted.sort_by_key(|event| event.time_ns);
+    let (mut correlator, mut ended, mut looked_ns) = (Correlator::default(), Vec::new(), 0);
+    for event in &sorted {
+        if event.time_ns > looked_ns + 20_000_000 {
+            looked_ns = event.time_ns;
+            ended.extend(correlator.take_ended(&topology(), Horizon { now_ns: looked_ns, last: false }));
+        }
+        correlator.push(event, &topology());
+    }
+    ended.extend(correlator.take_ended(&topology(), Horizon { now_ns: u64::MAX, last: true }));
+    assert_eq!(correlator.open(), 0);
+    assert!(correlator.joiner.by_key.is_empty() && correlator.joiner.by_ends.is_empty(), "ends are left behind");
+    ended
+}
+
+#[test]
+fn a_stream_hands_out_each_transaction_once_and_forgets_it() {
+    let mut events = ONE.healthy();
+    let later = Asked { start: ONE.start + 2_000_000_000, skb: 0xffff_8000, ..ONE };
+    events.extend(later.leaked());
+    events.extend(Asked { start: ONE.start + 7_000_000_000, skb: 0xffff_9000, ..ONE }.dropped());
+    let ended: Vec<_> = live(&events).iter().map(|trace| (trace.id, trace.ended)).collect();
+    assert_eq!(ended, [(1, Ended::Answered), (2, Ended::Leaked), (3, Ended::Dropped)]);
+}
+
+/// N transactions of different kinds on different ports, some with the same id.
+fn mixture() -> impl Strategy<Value = Vec<(Asked, Vec<Event>)>> {
+    prop::collection::vec((0_u8..4, 0_u16..3, 0_u64..5_000), 1..12).prop_map(|kinds| {
+        kinds
+            .into_iter()
+            .enumerate()
+            .map(|(n, (kind, id, delay))| {
+                let n = u16::try_from(n).expect("few");
+                let asked = Asked {
+                    port: 40_000 + n,
+                    id,
+                    start: 1_000_000_000 + delay * 1000,
+                    skb: 0xffff_0000 + u64::from(n) * 0x100,
+                };
+                let events = match kind {
+                    0 => asked.healthy(),
+                    1 => asked.dropped(),
+                    2 => asked.leaked(),
+                    _ => [asked.leaked(), asked.answered_from_outside()].concat(),
+                };
+                (asked, events)
+            })
+            .collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_interleaving_gives_the_same_transactions(mixture in mixture(), seed in any::<u64>()) {
+        let events: Vec<Event> = mixture.iter().flat_map(|(_, events)| events.clone()).collect();
+        let mut shuffled = events.clone();
+        shuffled.sort_by_key(|event| (event.time_ns ^ event.skb ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let (straight, mixed) = (at_last(&events), at_last(&shuffled));
+        prop_assert_eq!(straight.len(), mixture.len());
+        let ends = |traces: &[PacketTrace]| {
+            let mut ends: Vec<_> = traces.iter().map(|t| (t.flow.src.port(), t.ended, t.hops.len())).collect();
+            ends.sort_unstable();
+            ends
+        };
+        prop_assert_eq!(ends(&live(&events)), ends(&straight), "live differs");
+        prop_assert_eq!(straight, mixed);
+    }
+
+    #[test]
+    fn duplicated_and_missing_events_never_join_two_transactions(
+        mixture in mixture(),
+        fate in prop::collection::vec(0_u8..3, 100),
+    ) {
+        let events: Vec<Event> = mixture
+            .iter()
+            .flat_map(|(_, events)| events.clone())
+            .zip(fate.into_iter().cycle())
+            .flat_map(|(event, copies)| vec![event; usize::from(copies)])
+            .collect();
+        for trace in at_last(&events) {
+            let ports: std::collections::BTreeSet<u16> = trace
+                .hops
+                .iter()
+                .map(|hop| if hop.src == addr(TARGET) { hop.dst.port() } else { hop.src.port() })
+                .collect();
+            prop_assert_eq!(ports.len(), 1, "{:#?}", trace);
+        }
+    }
+}

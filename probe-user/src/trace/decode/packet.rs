@@ -1,0 +1,210 @@
+//! Packet bytes as `bpf_skb_output` hands them over: from wherever `skb->data` pointed. At a device that is the
+//! Ethernet header, or the IP header; in a socket's path the UDP or TCP header, or the bare payload.
+//!
+//! Addresses of skbs are recycled, so the bytes must show the packet that is remembered under the address. Address
+//! translation may have changed one end since, so the target's end and one more thing (the other port, or the payload)
+//! must agree.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use hostdns_probe_ebpf::{Packet, TCP, UDP};
+
+use crate::{facts::Transport, trace::Flow};
+
+/// A packet read from its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whole<'a> {
+    pub flow: Flow,
+    pub ttl: u8,
+    pub tcp_flags: u8,
+    /// Behind the UDP or TCP header.
+    pub payload: &'a [u8],
+}
+
+/// How the bytes relate to the packet that is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Same<'a> {
+    /// The same, read from its IP header on.
+    Whole(Whole<'a>),
+    /// The same, without an IP header.
+    Payload(&'a [u8]),
+    /// The same inside another packet: the outer addresses are a tunnel's.
+    Tunnelled,
+    No,
+}
+
+/// Compares.
+#[must_use]
+pub fn same<'a>(bytes: &'a [u8], remembered: &Packet, flow: Flow) -> Same<'a> {
+    if let Some(payload) = error_payload(bytes, remembered) {
+        return Same::Payload(payload);
+    }
+    for ip in starts(bytes) {
+        let Some(now) = whole(ip, remembered.family) else { continue };
+        let one_end = now.flow.dst == flow.dst || now.flow.src == flow.src;
+        let ports = (now.flow.src.port(), now.flow.dst.port());
+        let more = ports == (flow.src.port(), flow.dst.port()) || payload_agrees(now.payload, remembered);
+        if now.flow.transport == flow.transport && one_end && more {
+            return Same::Whole(now);
+        }
+    }
+    if let Some((ports, payload, _flags)) = transport(bytes, remembered.transport)
+        && ports == (flow.src.port(), flow.dst.port())
+    {
+        return Same::Payload(payload);
+    }
+    if payload_agrees(bytes, remembered) {
+        return Same::Payload(bytes);
+    }
+    if tunnelled(bytes, remembered) { Same::Tunnelled } else { Same::No }
+}
+
+/// An ICMP error of ours carries the remembered packet; what it quotes is that packet's addresses.
+fn error_payload<'a>(bytes: &'a [u8], remembered: &Packet) -> Option<&'a [u8]> {
+    (remembered.icmp_type != 0 && tunnelled(bytes, remembered)).then_some(&[])
+}
+
+fn payload_agrees(payload: &[u8], remembered: &Packet) -> bool {
+    remembered.head != [0; 4] && payload.starts_with(&remembered.head)
+}
+
+/// Both addresses of the remembered packet stand in the bytes, next to each other, as in an IP header.
+fn tunnelled(bytes: &[u8], remembered: &Packet) -> bool {
+    let len = if remembered.family == 4 { 4 } else { 16 };
+    let [src, dst] = remembered.addresses();
+    let pair = [&src[..len], &dst[..len]].concat();
+    bytes.windows(pair.len()).any(|window| window == pair)
+}
+
+/// Where an IP header may begin: at once, or behind Ethernet and its VLAN tags.
+fn starts(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut at = 12;
+    let mut behind = None;
+    for _ in 0..4 {
+        match bytes.get(at..at + 2) {
+            Some([0x81, 0x00] | [0x88, 0xa8]) => at += 4,
+            Some([0x08, 0x00] | [0x86, 0xdd]) => {
+                behind = bytes.get(at + 2..);
+                break;
+            }
+            _ => break,
+        }
+    }
+    std::iter::once(bytes).chain(behind)
+}
+
+fn whole(bytes: &[u8], family: u8) -> Option<Whole<'_>> {
+    let version = bytes.first()? >> 4;
+    if version != family {
+        return None;
+    }
+    let (src, dst, ttl, protocol, l4): (IpAddr, IpAddr, _, _, _) = if version == 4 {
+        let head = bytes.get(..20)?;
+        let address = |at: usize| Ipv4Addr::new(head[at], head[at + 1], head[at + 2], head[at + 3]).into();
+        if u16::from_be_bytes([head[6], head[7]]) & 0x1fff != 0 {
+            return None;
+        }
+        (address(12), address(16), head[8], head[9], usize::from(head[0] & 15) * 4)
+    } else {
+        let head = bytes.get(..40)?;
+        let address = |at: usize| <[u8; 16]>::try_from(&head[at..at + 16]).map(Ipv6Addr::from);
+        let (protocol, l4) = behind_extensions(bytes, head[6])?;
+        (address(8).ok()?.into(), address(24).ok()?.into(), head[7], protocol, l4)
+    };
+    let ((src_port, dst_port), payload, tcp_flags) = transport(bytes.get(l4..)?, protocol)?;
+    let transport = if protocol == TCP { Transport::Tcp } else { Transport::Udp };
+    let flow = Flow { src: SocketAddr::new(src, src_port), dst: SocketAddr::new(dst, dst_port), transport };
+    Some(Whole { flow, ttl, tcp_flags, payload })
+}
+
+/// Protocol and offset behind IPv6 extension headers (RFC 8200, section 4).
+fn behind_extensions(bytes: &[u8], mut protocol: u8) -> Option<(u8, usize)> {
+    let mut at = 40;
+    for _ in 0..6 {
+        let ext = match protocol {
+            0 | 43 | 44 | 51 | 60 => bytes.get(at..at + 4)?,
+            _ => break,
+        };
+        at += match protocol {
+            44 if u16::from_be_bytes([ext[2], ext[3]]) & 0xfff8 != 0 => return None,
+            44 => 8,
+            51 => (usize::from(ext[1]) + 2) * 4,
+            _ => (usize::from(ext[1]) + 1) * 8,
+        };
+        protocol = ext[0];
+    }
+    Some((protocol, at))
+}
+
+/// Ports, payload and TCP flags.
+fn transport(bytes: &[u8], protocol: u8) -> Option<((u16, u16), &[u8], u8)> {
+    let head = bytes.get(..8)?;
+    let ports = (u16::from_be_bytes([head[0], head[1]]), u16::from_be_bytes([head[2], head[3]]));
+    match protocol {
+        UDP => Some((ports, &bytes[8..], 0)),
+        TCP => {
+            let (offset, flags) = (*bytes.get(12)?, *bytes.get(13)?);
+            Some((ports, bytes.get(usize::from(offset >> 4) * 4..).unwrap_or_default(), flags))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remembered() -> (Packet, Flow) {
+        let mut packet = Packet { family: 4, transport: UDP, src_port: 40000, dst_port: 53, ..Packet::default() };
+        packet.src[0] = u32::from_ne_bytes([10, 0, 0, 2]);
+        packet.dst[0] = u32::from_ne_bytes([169, 254, 116, 108]);
+        let flow = Flow {
+            src: "10.0.0.2:40000".parse().unwrap(),
+            dst: "169.254.116.108:53".parse().unwrap(),
+            transport: Transport::Udp,
+        };
+        (packet, flow)
+    }
+
+    fn ip(src: [u8; 4], sport: u16) -> Vec<u8> {
+        let mut bytes = vec![0x46, 0, 0, 36, 0, 0, 0x40, 0, 63, UDP, 0, 0];
+        bytes.extend(src);
+        bytes.extend([169, 254, 116, 108]);
+        bytes.extend([1, 1, 1, 1]); // one word of options
+        bytes.extend(sport.to_be_bytes());
+        bytes.extend([0, 53, 0, 12, 0, 0, 0xab, 0xcd, 1, 0]);
+        bytes
+    }
+
+    #[test]
+    fn masqueraded_it_is_still_the_same() {
+        let (mut packet, flow) = remembered();
+        let mut frame = vec![0; 12];
+        frame.extend([0x81, 0, 0, 5, 8, 0]);
+        frame.extend(ip([192, 0, 2, 1], 40000));
+        let Same::Whole(now) = same(&frame, &packet, flow) else { panic!("not the same") };
+        assert_eq!((now.flow.src, now.ttl), ("192.0.2.1:40000".parse().unwrap(), 63));
+
+        let elsewhere = ip([192, 0, 2, 1], 61000);
+        assert_eq!(same(&elsewhere, &packet, flow), Same::No);
+        packet.head = [0xab, 0xcd, 1, 0];
+        assert!(matches!(same(&elsewhere, &packet, flow), Same::Whole(_)), "the DNS id tells");
+    }
+
+    #[test]
+    fn inside_a_tunnel() {
+        let (packet, flow) = remembered();
+        let mut outer = ip([192, 0, 2, 1], 8472);
+        outer[20] = 0;
+        outer[16..20].copy_from_slice(&[192, 0, 2, 2]);
+        outer.extend(ip([10, 0, 0, 2], 40000));
+        assert_eq!(same(&outer, &packet, flow), Same::Tunnelled);
+    }
+
+    #[test]
+    fn later_fragments_have_no_ports() {
+        let mut later = ip([10, 0, 0, 2], 40000);
+        later[6..8].copy_from_slice(&[0, 4]);
+        assert_eq!(whole(&later, 4), None);
+    }
+}

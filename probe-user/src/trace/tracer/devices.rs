@@ -1,0 +1,201 @@
+//! The thread that attaches to devices, inside the node's namespace, and follows what comes and goes.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData},
+};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::oneshot;
+
+use super::{Follow, InterfaceToWatch, TraceConfig, lock};
+use crate::{
+    netns::Netns,
+    trace::{
+        Hook,
+        attach::{self, DeviceMode},
+        clsact::Clsact,
+        links::{Change, Links},
+    },
+};
+
+/// One attach holds RTNL for about 12 ms. Between attaches that nobody waits for, others get as long a turn.
+const PAUSE: Duration = Duration::from_millis(12);
+
+/// The thread, and what ends it.
+pub(super) struct Devices {
+    stop: Option<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Devices {
+    pub(super) fn start(
+        ebpf: Ebpf,
+        exits: HashMap<MapData, u32, u8>,
+        config: TraceConfig,
+        netns: Netns,
+        hooks: Arc<Mutex<Vec<Hook>>>,
+        ready: oneshot::Sender<()>,
+    ) -> io::Result<Self> {
+        let (stopped, stop) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        let thread = std::thread::Builder::new().name("trace-attach".into()).spawn(move || {
+            let forced =
+                config.force_clsact || std::env::var_os("HOSTDNS_PROBE_FORCE_CLSACT").is_some_and(|v| v == "1");
+            let work = Work {
+                ebpf,
+                exits,
+                config,
+                hooks,
+                mode: forced.then_some(DeviceMode::Clsact),
+                clsact: Clsact::default(),
+                attached: BTreeMap::new(),
+            };
+            if let Err(error) = netns.run(move || work.run(&stopped, ready)) {
+                tracing::warn!(%error, "no device can be attached to");
+            }
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Devices {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Work {
+    ebpf: Ebpf,
+    exits: HashMap<MapData, u32, u8>,
+    config: TraceConfig,
+    hooks: Arc<Mutex<Vec<Hook>>>,
+    mode: Option<DeviceMode>,
+    clsact: Clsact,
+    /// Index and name of what is attached to.
+    attached: BTreeMap<u32, String>,
+}
+
+impl Work {
+    fn run(mut self, stop: &OwnedFd, ready: oneshot::Sender<()>) {
+        let links = Links::listen()
+            .inspect_err(|error| tracing::warn!(%error, "new devices are not followed: no link events"))
+            .ok();
+        if let Err(why) = attach::load_device_programs(&mut self.ebpf) {
+            let hooks = self
+                .config
+                .interfaces
+                .iter()
+                .map(|interface| attach::hook("tcx", Some(&interface.name), Err(why.clone())));
+            lock(&self.hooks).extend(hooks);
+            let _ = ready.send(());
+            return;
+        }
+        let (needed, rest): (Vec<_>, Vec<_>) =
+            self.config.interfaces.clone().into_iter().partition(|interface| interface.needed);
+        for interface in &needed {
+            self.attach(interface.index, &interface.name);
+        }
+        let _ = ready.send(());
+        for interface in &rest {
+            let began = Instant::now();
+            self.attach(interface.index, &interface.name);
+            if wait(stop, None, PAUSE.max(began.elapsed())) {
+                return;
+            }
+        }
+        loop {
+            if wait(stop, links.as_ref(), Duration::from_secs(60)) {
+                return;
+            }
+            for change in links.iter().flat_map(Links::changes) {
+                self.follow(change);
+            }
+        }
+    }
+
+    fn attach(&mut self, index: u32, name: &str) {
+        let hooks = attach::device(&mut self.ebpf, name, &mut self.mode, &mut self.clsact);
+        if hooks.iter().any(|hook| hook.attached) {
+            self.attached.insert(index, name.to_owned());
+        }
+        lock(&self.hooks).extend(hooks);
+    }
+
+    fn follow(&mut self, change: Change) {
+        match change {
+            Change::Gone { index } => {
+                // Its links went with it; a device may come back under the same name.
+                if let Some(name) = self.attached.remove(&index) {
+                    let _ = self.exits.remove(&index);
+                    let mut hooks = lock(&self.hooks);
+                    for hook in hooks.iter_mut().filter(|hook| hook.interface.as_deref() == Some(name.as_str())) {
+                        hook.attached = false;
+                        hook.reason = Some("the device is gone".to_owned());
+                    }
+                }
+            }
+            Change::Present { index, name } => {
+                let listed = self.config.interfaces.iter().find(|interface| interface.name == name);
+                let wanted = listed.is_some()
+                    || match self.config.follow {
+                        Follow::Listed => false,
+                        Follow::Cilium => name.starts_with("lxc") || name.starts_with("cilium_"),
+                        Follow::All => true,
+                    };
+                if !wanted || self.attached.contains_key(&index) {
+                    return;
+                }
+                if listed.is_some_and(|InterfaceToWatch { exit, .. }| *exit)
+                    && let Err(error) = self.exits.insert(index, 1, 0)
+                {
+                    tracing::warn!(%error, interface = name, "its transmissions are not seen");
+                }
+                lock(&self.hooks).retain(|hook| hook.attached || hook.interface.as_deref() != Some(name.as_str()));
+                self.attach(index, &name);
+            }
+            Change::Overrun => match nix::net::if_::if_nameindex() {
+                Ok(interfaces) => {
+                    let present: Vec<_> = interfaces
+                        .iter()
+                        .map(|interface| (interface.index(), interface.name().to_string_lossy().into_owned()))
+                        .collect();
+                    let gone: Vec<u32> = self
+                        .attached
+                        .keys()
+                        .filter(|&index| !present.iter().any(|(i, _)| i == index))
+                        .copied()
+                        .collect();
+                    gone.into_iter().for_each(|index| self.follow(Change::Gone { index }));
+                    present.into_iter().for_each(|(index, name)| self.follow(Change::Present { index, name }));
+                }
+                Err(error) => tracing::warn!(%error, "link events were lost, and devices cannot be listed"),
+            },
+        }
+    }
+}
+
+/// Waits for link events at most as long as `patience`. True: the tracer is being closed.
+fn wait(stop: &OwnedFd, links: Option<&Links>, patience: Duration) -> bool {
+    let mut fds = vec![PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+    fds.extend(links.map(|links| PollFd::new(links.as_fd(), PollFlags::POLLIN)));
+    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+    match poll(&mut fds, timeout) {
+        Ok(_) => fds[0].any().unwrap_or(true),
+        Err(nix::Error::EINTR) => false,
+        Err(error) => {
+            tracing::warn!(%error, "new devices are no longer followed");
+            true
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! A standing lab that goes away with its guard.
+
+use std::{
+    ffi::OsStr,
+    process::{Child, Command, Output, Stdio},
+};
+
+use crate::{hostdns_probe, run, stderr, stdout};
+
+/// A lab brought up for one test.
+#[derive(Debug)]
+pub struct Lab {
+    name: String,
+}
+
+impl Lab {
+    /// Brings `scenario` up under a name of its own.
+    ///
+    /// # Panics
+    /// Where it does not come up.
+    #[must_use]
+    pub fn up(scenario: &str, name: &str) -> Self {
+        let output = run(["lab", "up", scenario, "--name", name]);
+        assert!(output.status.success(), "lab up {scenario}: {}{}", stdout(&output), stderr(&output));
+        Self { name: name.to_owned() }
+    }
+
+    /// A command inside the node.
+    #[must_use]
+    pub fn command<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Command {
+        let mut command = Command::new(hostdns_probe());
+        command.args(["lab", "exec", "--lab", &self.name, "--"]).args(args);
+        command
+    }
+
+    /// Runs `hostdns-probe check --output json` inside the node, and reads its report.
+    ///
+    /// # Panics
+    /// Where it prints no report.
+    #[must_use]
+    pub fn check(&self, args: &[&str]) -> (serde_json::Value, Output) {
+        let probe = hostdns_probe();
+        let mut all = vec![probe.as_os_str(), OsStr::new("check"), OsStr::new("--output"), OsStr::new("json")];
+        all.extend(args.iter().map(OsStr::new));
+        let output = self.command(all).output().expect("check starts");
+        let report = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("no report ({error}): {}{}", stdout(&output), stderr(&output)));
+        (report, output)
+    }
+
+    /// Starts a command inside the node without waiting for it.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    #[must_use]
+    pub fn spawn<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Child {
+        self.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts")
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let output = run(["lab", "down", &self.name]);
+        if !output.status.success() {
+            eprintln!("lab down {}: {}", self.name, stderr(&output));
+        }
+    }
+}
