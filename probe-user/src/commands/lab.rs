@@ -22,8 +22,17 @@ use crate::{
     },
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  hostdns-probe lab check issue-36761-leak        see the issue, and the probe name it
+  hostdns-probe lab up healthy-legacy             make a lab and leave it standing
+  hostdns-probe lab exec --pod coredns -- ip a    look around inside
+  hostdns-probe lab matrix                        every scenario, side by side
+  hostdns-probe lab down --all";
+
 /// Reproduce the issue in network namespaces on this machine.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct LabArgs {
     #[command(subcommand)]
     command: LabCommand,

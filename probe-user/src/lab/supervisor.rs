@@ -13,7 +13,7 @@ use std::{
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
     sched::{CloneFlags, setns, unshare},
-    sys::signal::Signal,
+    sys::signal::{SigSet, Signal},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -33,6 +33,8 @@ use crate::netns::Netns;
 /// # Errors
 /// Only when nobody can be told any more.
 pub fn run() -> Result<(), Error> {
+    // Told to end while still beginning: it clears up all the same, once it can.
+    endings().thread_block().map_err(Error::sys("cannot hold back signals"))?;
     let plan: LabPlan = read_line_of("the lab's plan")?;
     if plan.detached {
         nix::unistd::setsid().map_err(Error::sys("cannot leave the terminal's session"))?;
@@ -67,6 +69,11 @@ pub fn run() -> Result<(), Error> {
 fn stderr_to(log: &Path) -> Result<(), Error> {
     let file = fs::File::create(log).map_err(Error::io(format!("cannot write {}", log.display())))?;
     nix::unistd::dup2_stderr(&file).map_err(Error::sys("cannot redirect stderr"))
+}
+
+/// The signals that end a lab.
+fn endings() -> SigSet {
+    [Signal::SIGTERM, Signal::SIGINT].into_iter().collect()
 }
 
 /// Takes the name, from a lab that is no more if need be.
@@ -186,6 +193,7 @@ async fn until_told_to_end(detached: bool, node: i32) {
     else {
         return;
     };
+    let _ = endings().thread_unblock();
     let mut parent_gone = tokio::task::spawn_blocking(move || {
         if detached {
             loop {

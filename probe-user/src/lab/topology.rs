@@ -214,8 +214,9 @@ fn endpoint(links: &Links, spec: &NodeSpec, pod: &RunningPod, number: u8) -> Res
             // Cilium's program answers this neighbour solicitation itself (bpf/lib/icmp6.h).
             there.neighbour("eth0", ROUTER_V6.into(), device.mac)?;
         }
-        if spec.faults.reply_queue_stuck {
-            // The answer to its ARP request would be stuck too.
+        if spec.faults.reply_queue_stuck || spec.faults.rp_filter_strict {
+            // The answer to its ARP request would be stuck too, and strict rp_filter ignores the request (arp_process
+            // asks for the route back as well): a pod of before the fault knows its gateway.
             there.neighbour("eth0", ROUTER_V4.into(), device.mac)?;
         }
         Ok::<_, Error>(there.device("eth0")?.mac)
