@@ -65,6 +65,10 @@ pub enum Command {
     Query(commands::query::QueryArgs),
     /// Tell what a finding means, why it happens and how to fix it; without a code, list them
     Explain(commands::explain::ExplainArgs),
+    /// Do nothing until told to end: what the DaemonSet's container runs, so that `kubectl exec` has somewhere to go
+    #[cfg(all(feature = "probe", target_os = "linux"))]
+    #[command(after_help = commands::wait::EXAMPLES)]
+    Wait,
     /// Render a saved JSON report again, in another format
     Report(commands::report::ReportArgs),
     /// Print a completion script for a shell

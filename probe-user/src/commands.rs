@@ -66,6 +66,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         #[cfg(all(feature = "probe", target_os = "linux"))]
         Command::Lab(args) => return lab::run(args),
         #[cfg(all(feature = "probe", target_os = "linux"))]
+        Command::Wait => return wait::run(),
+        #[cfg(all(feature = "probe", target_os = "linux"))]
         Command::Check(args) => check::run(&args, global)?,
         #[cfg(all(feature = "probe", target_os = "linux"))]
         Command::Query(args) => query::run(&args, global)?,

@@ -16,7 +16,7 @@ pub mod guardian;
 #[cfg(all(feature = "probe", target_os = "linux"))]
 mod links;
 #[cfg(all(feature = "probe", target_os = "linux"))]
-mod load;
+pub(crate) mod load;
 #[cfg(all(feature = "probe", target_os = "linux"))]
 mod read;
 #[cfg(all(feature = "probe", target_os = "linux"))]

@@ -20,6 +20,7 @@ use crate::{
         EventCounts, Hook, PacketTrace,
         correlate::{Horizon, correlate},
         event::{Cover, Event, Topology},
+        load,
         tracer::{Follow, InterfaceToWatch, TraceConfig, Tracer, boot_ns},
     },
 };
@@ -73,7 +74,7 @@ impl Following {
         let (config, absent) = config(options, facts, &topology, vantages);
         let (tracer, mut hooks) = match Tracer::start(config).await {
             Ok(tracer) => (Some(Arc::new(tracer)), Vec::new()),
-            Err(error) => (None, vec![unattached("eBPF", None, chain(&error))]),
+            Err(error) => (None, vec![unattached("eBPF", None, load::chain(&error))]),
         };
         hooks.extend(absent);
         let shared = Arc::new(Mutex::new(Shared {
@@ -292,17 +293,6 @@ fn cover(hooks: &[Hook], topology: &Topology, events: EventCounts) -> Cover {
         exits,
         complete: events.lost == 0,
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// What the lock guards is whole after every step: a panic elsewhere does not spoil it.

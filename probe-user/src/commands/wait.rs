@@ -6,6 +6,12 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use nix::sys::signal::{SigSet, Signal};
 
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  kubectl -n hostdns-probe exec ds/hostdns-probe -- /hostdns-probe check
+
+Ends at SIGTERM, SIGINT or SIGHUP.";
+
 /// Returns at SIGTERM, SIGINT or SIGHUP.
 ///
 /// # Errors

@@ -25,6 +25,8 @@ use crate::lab::{
 pub enum Error {
     #[error("loading the lab's datapath failed: {0}; it needs CAP_BPF, CAP_NET_ADMIN and BTF in the kernel")]
     Load(#[from] aya::EbpfError),
+    #[error("this binary was built without its eBPF programs; run `cargo xtask setup` and build again")]
+    BuiltWithout,
     #[error("the lab's eBPF object has no {kind} {name}; rebuild with `cargo xtask build`")]
     Missing { kind: &'static str, name: &'static str },
     /// The source carries the verifier's log.

@@ -24,6 +24,8 @@ pub enum Error {
          root, or as a privileged container)", chain(.0)
     )]
     Load(#[source] EbpfError),
+    #[error("this binary was built without its eBPF programs; run `cargo xtask setup` and build again")]
+    BuiltWithout,
     #[error("the eBPF object has no {0}: it was built from other sources than this program; build again")]
     Missing(&'static str),
     #[error("cannot use the eBPF map {name}: {source}")]
@@ -66,6 +68,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pr
 
 /// Creates the maps; each program is handed to the kernel when it is attached.
 pub(crate) fn load(targets: &Targets, own_netns: u64, btf_path: Option<&PathBuf>) -> Result<Loaded, Error> {
+    if cfg!(hostdns_no_ebpf) {
+        return Err(Error::BuiltWithout);
+    }
     let (mut v4, mut v6) = ([0_u32; MAX_TARGETS], [0_u64; 2 * MAX_TARGETS]);
     let (mut v4_len, mut v6_len) = (0, 0);
     for address in &targets.addresses {

@@ -65,6 +65,9 @@ impl Drop for Pins {
 
 impl Programs {
     pub(super) fn load(config: &Config) -> Result<Self, Error> {
+        if cfg!(hostdns_no_ebpf) {
+            return Err(Error::BuiltWithout);
+        }
         let mut ebpf = EbpfLoader::new().override_global("CONFIG", config, true).load(OBJECT)?;
         for name in PROGRAMS {
             program(&mut ebpf, name)?.load().map_err(|source| Error::Verifier { name, source })?;
