@@ -31,7 +31,7 @@ use crate::{facts::Transport, netns::Netns, target::Targets};
 #[derive(Clone, Debug, Default)]
 pub struct TraceConfig {
     pub targets: Targets,
-    /// Root of cgroup v2; none: looked for among the mounts.
+    /// Root of cgroup v2, as the facts have it; none: sockets are not watched.
     pub cgroup_root: Option<PathBuf>,
     /// In order of worth. They are devices of the calling thread's network namespace, the node's.
     pub interfaces: Vec<InterfaceToWatch>,

@@ -50,9 +50,8 @@ impl Program {
             ..Attributes::default()
         };
         // SAFETY: the attributes and the packet outlive the call, and the sizes given are theirs.
-        let status = unsafe {
-            libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attributes, size_of::<Attributes>())
-        };
+        let status =
+            unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attributes, size_of::<Attributes>()) };
         assert_eq!(status, 0, "BPF_PROG_TEST_RUN: {}", std::io::Error::last_os_error());
         attributes.duration
     }
@@ -64,6 +63,12 @@ pub(crate) mod packet {
     fn ethernet(ether_type: u16) -> Vec<u8> {
         let mut bytes = vec![2, 0, 0, 0, 1, 1, 2, 0, 0, 0, 1, 2];
         bytes.extend(ether_type.to_be_bytes());
+        bytes
+    }
+
+    pub(crate) fn arp() -> Vec<u8> {
+        let mut bytes = ethernet(0x0806);
+        bytes.extend([0; 46]);
         bytes
     }
 
