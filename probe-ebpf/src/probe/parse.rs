@@ -134,7 +134,7 @@ fn ipv4(skb: *mut __sk_buff, found: &mut Found) -> Option<Ip> {
         (from[slot], to[slot]) = if target == 0 { (1, 1) } else { (head.src ^ target, head.dst ^ target) };
     }
     let (from, to) = (any_is_zero(from), any_is_zero(to));
-    if !(from || to || head.protocol == ICMP) || head.version_and_length >> 4 != 4 {
+    if !(from || to || head.protocol == ICMP) || !matches!(head.version_and_length, 0x45..=0x4f) {
         return None;
     }
     // Only the first fragment has the ports.
@@ -280,7 +280,12 @@ struct Extension {
 #[inline(always)]
 fn transport(skb: *mut __sk_buff, found: &mut Found, ip: Ip, quoted: bool) -> bool {
     let Ip { protocol, l4, end, from, to } = ip;
-    let Some(ports) = load::<[u16; 2]>(skb, found.base, l4) else { return false };
+    // Ports behind the datagram's own end are nobody's. A quoted one may be cut short, but says how long it was, and
+    // the first eight bytes are always quoted (RFC 792): a whole UDP header.
+    if end < l4 + 8 {
+        return false;
+    }
+    let Some(ports) = load::<[u16; 4]>(skb, found.base, l4) else { return false };
     let packet = &mut found.seen.packet;
     packet.src_port = u16::from_be(ports[0]);
     packet.dst_port = u16::from_be(ports[1]);
@@ -297,7 +302,8 @@ fn transport(skb: *mut __sk_buff, found: &mut Found, ip: Ip, quoted: bool) -> bo
     } else {
         let Some(tcp) = load::<[u8; 2]>(skb, found.base, l4 + 12) else { return false };
         packet.tcp_flags = tcp[1];
-        l4 + u32::from(tcp[0] >> 4) * 4
+        // A header that ends within itself carries nothing.
+        if tcp[0] < 0x50 { end } else { l4 + u32::from(tcp[0] >> 4) * 4 }
     };
     found.payload = payload;
     found.payload_len = if end > payload { end - payload } else { 0 };
@@ -335,7 +341,7 @@ impl Header for Extension {}
 impl Header for u16 {}
 impl Header for [u8; 2] {}
 impl Header for [u8; 4] {}
-impl Header for [u16; 2] {}
+impl Header for [u16; 4] {}
 
 #[inline(always)]
 fn load<T: Header>(skb: *mut __sk_buff, base: u32, offset: u32) -> Option<T> {

@@ -150,11 +150,11 @@ fn socket_cookie(socket: &UdpSocket) -> u64 {
     cookie
 }
 
-fn run(netns: &Netns, command: &str) {
+pub(crate) fn run(netns: &Netns, command: &str) {
     output(netns, command);
 }
 
-fn output(netns: &Netns, command: &str) -> String {
+pub(crate) fn output(netns: &Netns, command: &str) -> String {
     let mut words = command.split(' ');
     let program = words.next().unwrap();
     let output = netns.run(|| Command::new(program).args(words).output().unwrap()).unwrap();
