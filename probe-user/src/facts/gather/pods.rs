@@ -140,6 +140,7 @@ fn pod<'a>(
 ) -> Option<Found<'a>> {
     let link = match node.link_to_any(members) {
         Ok(link) => link?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return None, // its last process has just ended
         Err(e) => {
             gaps.push(format!("the network namespace of process {} cannot be opened: {e}", members.first()?.pid));
             return None;
