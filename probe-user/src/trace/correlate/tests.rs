@@ -83,6 +83,8 @@ impl Asked {
             ttl: 64,
             drop_reason: None,
             icmp_error: None,
+            payload: None,
+            payload_len: 0,
         }
     }
 
