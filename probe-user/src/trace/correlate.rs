@@ -436,4 +436,6 @@ fn starts(event: &Event) -> bool {
 }
 
 #[cfg(test)]
+mod tcp_tests;
+#[cfg(test)]
 mod tests;

@@ -66,7 +66,7 @@ pub(super) fn transaction(
     let time = told.taken_at.get(11..23).unwrap_or(&told.taken_at);
     let ended = told.ended.as_str().replace('_', " ");
     let style = if options.color { style(told.ended) } else { Style::new() };
-    let took = told.latency.total_us.map_or_else(|| "-".to_owned(), duration);
+    let took = told.latency.total_us.map_or_else(|| "-".to_owned(), fine);
     let (a, b) = (Columns::fit(&mut columns.from, &from), Columns::fit(&mut columns.question, &question));
     let detail = escape::line(&detail(told)).into_owned();
     let transport = told.flow.transport;
@@ -152,7 +152,7 @@ fn split(told: &Transaction, out: &mut dyn Write) -> io::Result<()> {
     for (what, micros) in
         [("to the server", latency.to_server_us), ("server", latency.server_us), ("back", latency.back_us)]
     {
-        parts.extend(micros.map(|micros| format!("{what} {}", duration(micros))));
+        parts.extend(micros.map(|micros| format!("{what} {}", fine(micros))));
     }
     if let Some(server) = &told.server {
         let process = server.process.as_deref().unwrap_or("a process that cannot be seen from here");
@@ -160,6 +160,11 @@ fn split(told: &Transaction, out: &mut dyn Write) -> io::Result<()> {
         parts.push(format!("answered by {}{pid}", escape::line(process)));
     }
     if parts.is_empty() { Ok(()) } else { writeln!(out, "                 {}", parts.join(", ")) }
+}
+
+/// Most of these are far below a millisecond.
+fn fine(micros: u64) -> String {
+    if micros < 1000 { format!("{micros} µs") } else { duration(micros) }
 }
 
 pub(super) fn summary(summary: &Summary, around: &Surroundings, out: &mut dyn Write) -> io::Result<()> {
@@ -174,7 +179,7 @@ pub(super) fn summary(summary: &Summary, around: &Surroundings, out: &mut dyn Wr
     }
     let latency = &summary.latency;
     if let [Some(p50), Some(p90), Some(p99)] = [50, 90, 99].map(|percent| latency.percentile(percent)) {
-        let [p50, p90, p99, max] = [p50, p90, p99, latency.max()].map(duration);
+        let [p50, p90, p99, max] = [p50, p90, p99, latency.max()].map(fine);
         writeln!(out, "  answers took p50 {p50}, p90 {p90}, p99 {p99}, at most {max}")?;
     }
     let (names, rest) = summary.unanswered(NAMES_SHOWN);
