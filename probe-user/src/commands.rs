@@ -12,6 +12,8 @@ pub mod query;
 pub mod report;
 pub mod schema;
 #[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod trace;
+#[cfg(all(feature = "probe", target_os = "linux"))]
 pub mod wait;
 
 use std::process::ExitCode;
@@ -71,6 +73,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(&args, global)?,
         #[cfg(all(feature = "probe", target_os = "linux"))]
         Command::Query(args) => query::run(&args, global)?,
+        #[cfg(all(feature = "probe", target_os = "linux"))]
+        Command::Trace(args) => trace::run(&args, global)?,
         Command::Explain(args) => {
             let mut text = Vec::new();
             explain::run(&args, &mut text)?;

@@ -8,20 +8,20 @@ use crate::{
     trace::event::{Cover, Device, DeviceRole, DnsHead},
 };
 
-const NODE: u64 = 1;
-const POD: u64 = 2;
+pub(super) const NODE: u64 = 1;
+pub(super) const POD: u64 = 2;
 const ELSEWHERE: u64 = 99;
 const SERVER_SOCKET: u64 = 77;
 const ETH0: u32 = 2;
 const CILIUM_HOST: u32 = 4;
 const LXC: u32 = 6;
-const TARGET: &str = "169.254.116.108:53";
+pub(super) const TARGET: &str = "169.254.116.108:53";
 
-fn addr(text: &str) -> SocketAddr {
+pub(super) fn addr(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }
 
-fn topology() -> Topology {
+pub(super) fn topology() -> Topology {
     let device = |index, name: &str, role| Device {
         index,
         name: name.into(),
@@ -47,15 +47,15 @@ fn topology() -> Topology {
 
 /// One query of a pod: its port and id tell it apart.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
-    port: u16,
-    id: u16,
-    start: u64,
-    skb: u64,
+pub(super) struct Asked {
+    pub(super) port: u16,
+    pub(super) id: u16,
+    pub(super) start: u64,
+    pub(super) skb: u64,
 }
 
 impl Asked {
-    fn event(
+    pub(super) fn event(
         self,
         after_us: u64,
         hook: HookKind,
@@ -83,6 +83,8 @@ impl Asked {
             ttl: 64,
             drop_reason: None,
             icmp_error: None,
+            payload: None,
+            payload_len: 0,
         }
     }
 
