@@ -321,4 +321,4 @@ pub fn rcode(code: u8) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::trace) mod tests;

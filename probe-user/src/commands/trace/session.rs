@@ -66,6 +66,8 @@ pub(super) struct Session {
     losses: Losses,
     reasons: Reasons,
     boot_to_unix_ns: i128,
+    /// From then on every hook that matters was on; what began before was seen in part.
+    ready_ns: u64,
     sample: Option<u32>,
     started: Instant,
 }
@@ -85,7 +87,7 @@ impl Session {
             hooking::config(&facts, &sources.targets, &topology, &[], &args.interface, args.all_interfaces);
         let tracer =
             Tracer::start(config).await.context("nothing can be traced here; `hostdns-probe check` says more")?;
-        let now_ns = i128::from(boot_ns());
+        let ready_ns = boot_ns();
         Ok(Self {
             tracer,
             names: Names::from_facts(&facts),
@@ -104,7 +106,8 @@ impl Session {
             reorder: Reorder::default(),
             correlator: Correlator::default(),
             losses: Losses::default(),
-            boot_to_unix_ns: jiff::Timestamp::now().as_nanosecond() - now_ns,
+            boot_to_unix_ns: jiff::Timestamp::now().as_nanosecond() - i128::from(boot_ns()),
+            ready_ns,
             sample: args.sample.filter(|&n| n > 1),
             started: Instant::now(),
         })
@@ -185,6 +188,7 @@ impl Session {
     }
 
     async fn tell(&mut self, mut finished: Vec<Finished>, last: bool) -> Vec<Seen> {
+        finished.retain(|finished| finished.trace.started_ns >= self.ready_ns);
         if let Some(n) = self.sample {
             finished.retain(|finished| filter::is_sampled(finished.trace.flow, n));
         }

@@ -1,6 +1,7 @@
 //! Connections: the handshake, several questions, answers in pieces.
 
 use super::{tests::*, *};
+use crate::ended::Ended;
 
 const SYN: u8 = 2;
 const ACK: u8 = 16;
