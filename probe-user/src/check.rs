@@ -88,6 +88,7 @@ pub async fn run(options: &Options, progress: &dyn Progress) -> Report {
     let mut traces = followed.traces;
     linking::link(&mut queries, &mut traces, &asks, &followed.topology);
     name_ciliums_reason(&mut traces, &facts);
+    name_whom_leaks_pass_for(&mut traces, &sources).await;
 
     progress.step("judging");
     let prediction = predict(&facts, targets);
@@ -177,6 +178,21 @@ fn topology(facts: &Facts, targets: &Targets, vantages: &[Vantage]) -> Topology 
         topology.pods.push((vantage.netns.cookie, vantage.name.clone()));
     }
     topology
+}
+
+/// Where the hook behind the translation is missing, Cilium's NAT table says as whom a packet left.
+async fn name_whom_leaks_pass_for(traces: &mut [PacketTrace], sources: &Sources) {
+    let mut unnamed: Vec<&mut PacketTrace> =
+        traces.iter_mut().filter(|trace| trace.leak.as_ref().is_some_and(|leak| leak.r#as.is_none())).collect();
+    if unnamed.is_empty() {
+        return;
+    }
+    let flows = unnamed.iter().map(|trace| trace.flow).collect();
+    for (trace, source) in unnamed.iter_mut().zip(facts::translated_sources(sources, flows).await) {
+        if let Some(leak) = trace.leak.as_mut() {
+            leak.r#as = source;
+        }
+    }
 }
 
 /// Only a program of Cilium's drops at the tc hooks here; its own counters say why.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 mod gather;
 
 #[cfg(all(feature = "probe", target_os = "linux"))]
-pub use gather::{Sources, cilium_drops, gather};
+pub use gather::{Sources, cilium_drops, gather, translated_sources};
 
 /// One fact: known, with its source (and what other sources say, where they differ), or unavailable and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

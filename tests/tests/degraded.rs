@@ -59,13 +59,15 @@ fn a_missing_source_costs_what_it_tells_and_nothing_else() {
     }
 }
 
+/// It was asked for by name, so without it there is no verdict to pass.
 #[test]
-fn a_namespace_that_is_not_there_is_a_finding() {
-    if !is_root_or_skips("a_namespace_that_is_not_there_is_a_finding") {
+fn a_named_vantage_that_is_not_there_leaves_the_verdict_open() {
+    if !is_root_or_skips("a_named_vantage_that_is_not_there_leaves_the_verdict_open") {
         return;
     }
     let lab = Lab::up("healthy-known-address", "vantage");
-    let (report, _output) = lab.check(&["--vantage", "netns=/proc/999999/ns/net,name=ghost"]);
+    let (report, output) = lab.check(&["--vantage", "netns=/proc/999999/ns/net,name=ghost"]);
     finding(&report, "HDP008");
-    assert_eq!(report["verdict"]["status"], "pass", "{}", report["verdict"]);
+    assert_eq!(report["verdict"]["status"], "unknown", "{}", report["verdict"]);
+    assert_eq!(output.status.code(), Some(2));
 }

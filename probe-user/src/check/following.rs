@@ -31,6 +31,9 @@ const MAX_EVENTS: usize = 20_000;
 /// How often silence is looked at.
 const TICK: Duration = Duration::from_millis(20);
 
+/// How long a new event may wait to be looked at, so that a flood of them costs no more.
+const PACE: Duration = Duration::from_millis(4);
+
 /// The tracer, what it saw, and who waits for what.
 pub(super) struct Following {
     tracer: Option<Arc<Tracer>>,
@@ -203,14 +206,21 @@ fn unattached(name: &str, interface: Option<&str>, reason: String) -> Hook {
 async fn read(tracer: Arc<Tracer>, shared: Arc<Mutex<Shared>>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut looked = Instant::now();
     loop {
         tokio::select! {
             event = tracer.recv() => match event {
-                Some(event) => lock(&shared).keep(event),
+                Some(event) => {
+                    lock(&shared).keep(event);
+                    if looked.elapsed() < PACE {
+                        continue;
+                    }
+                }
                 None => return,
             },
             _ = tick.tick() => {}
         }
+        looked = Instant::now();
         let shared = &mut *lock(&shared);
         if shared.waiting.values().any(|waiting| waiting.tell.is_some()) {
             shared.topology.cover = cover(&tracer.hooks(), &shared.topology, tracer.counts());

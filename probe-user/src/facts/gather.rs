@@ -2,12 +2,13 @@
 //! says why.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use super::{DropCount, Fact, Facts};
-use crate::{netns::Netns, target::Targets};
+use crate::{netns::Netns, target::Targets, trace::Flow};
 
 mod agent;
 mod batch;
@@ -124,6 +125,17 @@ pub async fn gather(sources: &Sources) -> Facts {
 pub async fn cilium_drops(sources: &Sources) -> Fact<Vec<DropCount>> {
     let drops = on_thread(sources, "cilium_metrics", |s| maps::Maps::new(&s.bpf_root).drops()).await;
     drops.unwrap_or_else(|why| Fact::unavailable(why, "cilium_metrics"))
+}
+
+/// As whom each flow leaves the node, where Cilium's NAT table (`cilium_snat_v4_external`) knows it: for when no hook
+/// saw the packet behind the translation.
+pub async fn translated_sources(sources: &Sources, flows: Vec<Flow>) -> Vec<Option<SocketAddr>> {
+    let count = flows.len();
+    let read = move |s: &Sources| {
+        let maps = maps::Maps::new(&s.bpf_root);
+        flows.into_iter().map(|flow| maps.translated_source(flow)).collect()
+    };
+    on_thread(sources, "cilium_snat_v4_external", read).await.unwrap_or_else(|_why| vec![None; count])
 }
 
 /// Runs a reader on a thread of its own. One that hangs is left behind: a pool would wait for it at the end.

@@ -4,11 +4,11 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
 };
 
 use super::bytes::{array, byte, u16_at, u32_at};
-use crate::facts::{DropCount, LxcEntry};
+use crate::facts::{DropCount, LxcEntry, Transport};
 
 /// `struct endpoint_key`.
 pub(super) const LXC_KEY: usize = 20;
@@ -90,6 +90,26 @@ pub(super) fn snat_towards(key: &[u8]) -> Option<Ipv4Addr> {
     const TUPLE_F_IN: u8 = 1;
     (byte(key, 13)? & TUPLE_F_IN == 0).then_some(())?;
     array::<4>(key, 0).map(Ipv4Addr::from)
+}
+
+/// Key of the entry of `cilium_snat_v4_external` that translates a flow on its way out.
+pub(super) fn snat_key(src: SocketAddrV4, dst: SocketAddrV4, transport: Transport) -> [u8; SNAT_KEY] {
+    let mut key = [0; SNAT_KEY]; // flags 0: NAT_DIR_EGRESS
+    key[..4].copy_from_slice(&dst.ip().octets());
+    key[4..8].copy_from_slice(&src.ip().octets());
+    key[8..10].copy_from_slice(&dst.port().to_be_bytes());
+    key[10..12].copy_from_slice(&src.port().to_be_bytes());
+    key[12] = match transport {
+        Transport::Udp => 17,
+        Transport::Tcp => 6,
+    };
+    key
+}
+
+/// What an entry translates the source to. Value: to_addr 32:4, to_port 36:2, both in network byte order.
+pub(super) fn snat_source(value: &[u8]) -> Option<SocketAddrV4> {
+    let address = array::<4>(value, 32).map(Ipv4Addr::from)?;
+    Some(SocketAddrV4::new(address, u16::from_be_bytes(array(value, 36)?)))
 }
 
 #[cfg(test)]
@@ -200,12 +220,24 @@ mod tests {
         assert_eq!(towards.count(), 3, "UDP, TCP and ping");
     }
 
+    #[test]
+    fn a_flows_entry_says_as_whom_it_left() {
+        let snat = fixture!("cilium-1.18.1-native-bpf-host-1dev/cilium_snat_v4_external.json");
+        let (key, values) = snat.iter().find(|(key, _)| key[12] == 17 && key[13] == 0).unwrap();
+        let port = |at: usize| u16::from_be_bytes([key[at], key[at + 1]]);
+        let src = SocketAddrV4::new(Ipv4Addr::new(key[4], key[5], key[6], key[7]), port(10));
+        let dst = SocketAddrV4::new(Ipv4Addr::new(key[0], key[1], key[2], key[3]), port(8));
+        assert_eq!(snat_key(src, dst, Transport::Udp).as_slice(), key.as_slice());
+        assert_eq!(snat_source(&values[0]).map(|source| source.ip().to_string()).as_deref(), Some("192.168.77.2"));
+    }
+
     proptest::proptest! {
         #[test]
         fn any_bytes_are_survived(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64)) {
             let _lxc = lxc_entry(&bytes);
             let _identity = identity(&bytes);
             let _towards = snat_towards(&bytes);
+            let _source = snat_source(&bytes);
             let values = [bytes.as_slice()];
             let _drops = drops([(bytes.as_slice(), &values[..])]);
         }

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -15,7 +15,10 @@ use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuHashMap, lpm_tri
 use super::batch::Batches;
 use super::layout::{self, IPCACHE_KEY, IPCACHE_VALUE_V1, IPCACHE_VALUE_V2, LXC_KEY, LXC_VALUE};
 use super::layout::{METRICS_KEY, METRICS_VALUE, SNAT_KEY, SNAT_VALUE};
-use crate::facts::{Cilium, DropCount, Fact};
+use crate::{
+    facts::{Cilium, DropCount, Fact},
+    trace::Flow,
+};
 
 /// How long a table is walked: half a million translations must not stall the probe.
 const WALK_LIMIT: Duration = Duration::from_millis(200);
@@ -162,6 +165,15 @@ impl Maps {
                 _ => Ok(count),
             }
         })
+    }
+
+    /// As whom a flow leaves the node, where Cilium's NAT knows it.
+    pub(super) fn translated_source(&self, flow: Flow) -> Option<SocketAddr> {
+        let (SocketAddr::V4(src), SocketAddr::V4(dst)) = (flow.src, flow.dst) else { return None };
+        let map = self.open("cilium_snat_v4_external", (SNAT_KEY, SNAT_VALUE)).ok()?;
+        let map = HashMap::<_, [u8; SNAT_KEY], [u8; SNAT_VALUE]>::try_from(map).ok()?;
+        let value = map.get(&layout::snat_key(src, dst, flow.transport), 0).ok()?;
+        layout::snat_source(&value).map(SocketAddr::V4)
     }
 
     /// Drops so far, as Cilium counts them.
