@@ -93,8 +93,21 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 #[must_use]
 pub fn explain_failure(error: anyhow::Error) -> ExitCode {
     // Not through tracing: with RUST_LOG=off the user would be left with an exit code alone.
-    eprintln!("hostdns-probe: {error:#}");
+    eprintln!("hostdns-probe: {}", chain(&error));
+    #[cfg(all(feature = "probe", target_os = "linux"))]
+    if error.downcast_ref().is_some_and(crate::lab::Error::is_wrong_usage) {
+        return Exit::Usage.into();
+    }
     Exit::Unknown.into()
+}
+
+/// From the outermost cause to the root. A cause that the one before has told already is not told again.
+fn chain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        _ if said.contains(&cause) => said,
+        _ => format!("{said}: {cause}"),
+    })
 }
 
 #[cfg(test)]

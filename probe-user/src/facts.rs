@@ -309,6 +309,17 @@ pub enum HostRouting {
     Legacy,
 }
 
+impl HostRouting {
+    /// As Cilium writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bpf => "BPF",
+            Self::Legacy => "Legacy",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RoutingMode {
     Native,
