@@ -33,6 +33,7 @@ fn config(node: &Node) -> TraceConfig {
     };
     TraceConfig {
         targets: Targets::default(),
+        cgroup_root: Some(net::cgroup_root()),
         interfaces: vec![interface("eth0", true), interface("lo", false), interface("lxc1", false)],
         own_netns: node.node.id().unwrap().cookie,
         pod_netns: vec![node.pod.id().unwrap().cookie],

@@ -21,7 +21,6 @@ mod http;
 mod kernel;
 mod layout;
 mod maps;
-mod netlink;
 mod network;
 mod pod_names;
 mod pods;

@@ -88,6 +88,7 @@ struct Work {
 
 impl Work {
     fn run(mut self, stop: &OwnedFd, ready: oneshot::Sender<()>) {
+        let began = Instant::now();
         let links = Links::listen()
             .inspect_err(|error| tracing::warn!(%error, "new devices are not followed: no link events"))
             .ok();
@@ -101,11 +102,13 @@ impl Work {
             let _ = ready.send(());
             return;
         }
+        tracing::debug!(elapsed = ?began.elapsed(), "device programs loaded");
         let (needed, rest): (Vec<_>, Vec<_>) =
             self.config.interfaces.clone().into_iter().partition(|interface| interface.needed);
         for interface in &needed {
             self.attach(interface.index, &interface.name);
         }
+        tracing::debug!(elapsed = ?began.elapsed(), interfaces = needed.len(), "needed devices attached");
         let _ = ready.send(());
         for interface in &rest {
             let began = Instant::now();
