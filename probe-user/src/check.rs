@@ -89,7 +89,7 @@ pub async fn run(options: &Options, progress: &dyn Progress) -> Report {
     let mut traces = followed.traces;
     linking::link(&mut queries, &mut traces, &asks, &followed.topology);
     name_ciliums_reason(&mut traces, &facts);
-    name_whom_leaks_pass_for(&mut traces, &sources).await;
+    name_whom_leaks_pass_for(&mut traces, sources).await;
 
     progress.step("judging");
     let prediction = predict(&facts, targets);
