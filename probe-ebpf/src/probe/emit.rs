@@ -101,7 +101,7 @@ pub(crate) fn sighting(skb: *mut __sk_buff, hook: u8, found: &mut Found, socket:
         record.hook = hook;
         record.recalled = 0;
         record.captured = 0;
-        record._reserved = 0;
+        record.payload_len = found.payload_len;
         copy(&found.seen.packet, &mut record.packet);
         // Through the ring's memory, where the verifier loses track of it: a size it must know exactly would make it
         // tell apart every way that the parser may have taken to it (millions), instead of merging them.

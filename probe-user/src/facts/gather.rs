@@ -120,6 +120,23 @@ pub async fn gather(sources: &Sources) -> Facts {
     facts
 }
 
+/// Links, listeners and pods as they are by now, for whoever watches a node for longer. What cannot be read stays as
+/// it was.
+pub async fn refresh(sources: &Sources, facts: &mut Facts) {
+    let (network, processes) = tokio::join!(
+        on_thread(sources, "network", |s| network::read(&s.proc_root, &s.targets)),
+        on_thread(sources, "processes", of_processes),
+    );
+    match network {
+        Ok(network) => facts.network = network,
+        Err(why) => tracing::warn!("{why}"),
+    }
+    match processes {
+        Ok(found) => (facts.listeners, facts.pods) = (found.listeners, found.pods),
+        Err(why) => tracing::warn!("{why}"),
+    }
+}
+
 /// Cilium's drops by now, to be compared with those before the queries.
 pub async fn cilium_drops(sources: &Sources) -> Fact<Vec<DropCount>> {
     let drops = on_thread(sources, "cilium_metrics", |s| maps::Maps::new(&s.bpf_root).drops()).await;

@@ -99,6 +99,7 @@ pub(crate) fn load(
     // aya-log's levels: 2 is warn. Nothing below it is compiled in; without a listener it need not run.
     let log_level = if log_enabled() { 2_u8 } else { 0 };
     let have_cookie = u8::from(socket_netns);
+    tracing::debug!("the kernel's helpers asked for");
     let ebpf = EbpfLoader::new()
         // No CO-RE relocations in these programs: reading the kernel's BTF once, ourselves, is enough.
         .btf(None)

@@ -201,6 +201,21 @@ impl Tracer {
         lock(&self.namespaces).insert(cookie, 1, 0).map_err(|source| Error::Map { name: "NAMESPACES", source })
     }
 
+    /// The other end of [`Tracer::add_netns`].
+    pub fn remove_netns(&self, cookie: u64) {
+        if let Err(error) = lock(&self.namespaces).remove(&cookie) {
+            tracing::debug!(%error, cookie, "a namespace could not be left out");
+        }
+    }
+
+    /// Attaches to one more device, in the background; [`Tracer::hooks`] says what came of it. One that is attached to
+    /// already stays as it is.
+    pub fn watch(&self, interface: InterfaceToWatch) {
+        if let Some(devices) = &self.devices {
+            devices.watch(interface);
+        }
+    }
+
     /// All attach points so far, in the order in which they were tried.
     #[must_use]
     pub fn hooks(&self) -> Vec<Hook> {
@@ -211,6 +226,11 @@ impl Tracer {
     /// belongs together by `time_ns`. None: the reader has ended.
     pub async fn recv(&self) -> Option<Event> {
         self.events.lock().await.recv().await
+    }
+
+    /// The next events, at least one and at most `limit`, appended to `events`. 0: the reader has ended.
+    pub async fn recv_many(&self, events: &mut Vec<Event>, limit: usize) -> usize {
+        self.events.lock().await.recv_many(events, limit).await
     }
 
     /// Events of the check's own ports.

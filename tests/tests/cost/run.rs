@@ -58,6 +58,8 @@ impl Program {
 }
 
 pub(crate) mod packet {
+    pub(crate) const SOURCE_PORT: u16 = 40_000;
+
     const QUERY: &[u8] = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07example\x03org\x00\x00\x01\x00\x01";
 
     fn ethernet(ether_type: u16) -> Vec<u8> {
@@ -85,7 +87,7 @@ pub(crate) mod packet {
 
     fn udp(port: u16) -> Vec<u8> {
         let mut bytes = Vec::new();
-        bytes.extend(40_000_u16.to_be_bytes());
+        bytes.extend(SOURCE_PORT.to_be_bytes());
         bytes.extend(port.to_be_bytes());
         bytes.extend((8 + QUERY.len() as u16).to_be_bytes());
         bytes.extend([0, 0]);
@@ -99,7 +101,7 @@ pub(crate) mod packet {
 
     pub(crate) fn tcp_v4(source: [u8; 4], destination: [u8; 4], port: u16) -> Vec<u8> {
         let mut tcp = Vec::new();
-        tcp.extend(40_000_u16.to_be_bytes());
+        tcp.extend(SOURCE_PORT.to_be_bytes());
         tcp.extend(port.to_be_bytes());
         tcp.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0]);
         tcp.extend([0; 1000]);

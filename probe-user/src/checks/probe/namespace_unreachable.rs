@@ -6,7 +6,7 @@ use crate::{ended::Ended, facts::Fact};
 pub(in crate::checks) const CHECK: Check = Check { code: Code::NamespaceUnreachable, explain: EXPLAIN, run };
 
 const EXPLAIN: &str = "\
-A pod's network namespace could not be entered, or not even found, so nothing was asked from inside it.
+A pod's network namespace could not be found or entered, so nothing was asked from inside it.
 
 Queries from pods are asked from inside their own network namespace; nothing is installed or
 started there. Entering needs CAP_SYS_ADMIN and a /proc that shows the pod's processes. A pod that
