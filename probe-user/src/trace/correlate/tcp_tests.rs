@@ -33,7 +33,7 @@ impl Connection {
         let asked = Asked { port: self.port, id: dns.unwrap_or(0), start: 1_000_000_000, skb: 0 };
         let (first, second) = if reply { (NODE, POD) } else { (POD, NODE) };
         for (after, hook, netns) in [(0, HookKind::SocketOut, first), (20, HookKind::SocketIn, second)] {
-            let mut event = asked.event(self.now_us + after, hook, netns, 0, src, dst, reply);
+            let mut event = asked.event(self.now_us + after, hook, (netns, 0), src, dst, reply);
             event.skb = 0xffff_0000 + u64::from(self.port) * 0x1_0000 + self.packets * 0x100;
             event.flow = event.flow.map(|flow| Flow { transport: Transport::Tcp, ..flow });
             event.tcp_flags = flags;
