@@ -72,6 +72,12 @@ pub fn remove(path: &Path, patience: Duration) -> Result<(), Error> {
     }
 }
 
+/// Whether there are processes in it or below it; also where that cannot be told.
+pub fn is_populated(path: &Path) -> bool {
+    let events = fs::read_to_string(path.join("cgroup.events")).unwrap_or_default();
+    !events.lines().any(|line| line == "populated 0")
+}
+
 fn remove_once(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;

@@ -207,7 +207,9 @@ pub fn clear_leftovers() -> Result<(), Error> {
     let Ok(entries) = fs::read_dir(root.join(cgroup::FOLDER)) else { return Ok(()) };
     for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if !state_root().join(&name).exists() {
+        // With processes in it, it is somebody's lab whose record cannot be seen from here (from a container with a
+        // /run of its own, for one).
+        if !state_root().join(&name).exists() && !cgroup::is_populated(&entry.path()) {
             cgroup::remove(&entry.path(), Duration::ZERO)?;
         }
     }
