@@ -80,7 +80,7 @@ impl Printer {
             }
             None => Box::new(io::BufWriter::new(io::stdout())),
         };
-        Ok(Stream { out, file: self.file.clone(), options: self.options.clone() })
+        Ok(Stream { out, file: self.file.clone(), options: self.options })
     }
 }
 

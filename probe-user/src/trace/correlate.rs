@@ -108,7 +108,7 @@ impl Transaction {
                 let asks_again = self.key.id.is_some()
                     && event.dns.as_ref().is_some_and(|dns| !dns.is_response() && Some(dns.id) == self.key.id)
                     && self.tcp_answer_arrived();
-                !(opens && self.closed()) && !asks_again && gap < 4 * RETRY_WINDOW_NS
+                !(asks_again || opens && self.closed()) && gap < 4 * RETRY_WINDOW_NS
             }
         }
     }

@@ -178,7 +178,7 @@ pub fn is_sampled(flow: Flow, n: u32) -> bool {
         mix(&end.port().to_be_bytes());
     }
     mix(&[flow.transport as u8]);
-    (hash >> 32) % u64::from(n.max(1)) == 0
+    (hash >> 32).is_multiple_of(u64::from(n.max(1)))
 }
 
 #[cfg(test)]
