@@ -41,8 +41,8 @@ struct Options {
     /// Where the JSON goes
     #[arg(long, value_name = "FILE", default_value = "bench.json")]
     json: PathBuf,
-    /// The command that is measured
-    #[arg(long, value_name = "PATH", env = "HOSTDNS_PROBE_BIN")]
+    /// The command that is measured; by default the one built beside this
+    #[arg(long, value_name = "PATH")]
     probe: Option<PathBuf>,
 }
 

@@ -19,7 +19,7 @@ use hostdns_probe::{
 use crate::names::{self, Seen};
 
 /// What the subject found out, as JSON lines: `{"ready":..}`, `{"first":..}`, `{"covered":..}`, `{"lost":..}`; the
-/// first three are boot clock nanoseconds. Then one line for each number seen in a query.
+/// first three are boot clock nanoseconds. Before the last, one line for each number seen in a query.
 pub(crate) fn run(pods: &[String], sequence: bool) -> anyhow::Result<()> {
     let pod_netns = pods.iter().map(|cookie| cookie.parse()).collect::<Result<_, _>>().context("a cookie")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -74,14 +74,15 @@ pub(crate) fn run(pods: &[String], sequence: bool) -> anyhow::Result<()> {
             }
         }
     });
-    let (own, other) = (tracer.counts(), tracer.other_counts());
-    say(&format!("{{\"lost\":{},\"seen\":{}}}", own.lost + other.lost, own.seen + other.seen));
     let mut lines = String::new();
     for number in seen.iter() {
         lines.push_str(&names::label(number));
         lines.push('\n');
     }
     say(lines.trim_end());
+    // After the numbers, however many: the reader keeps the end of what it hears.
+    let (own, other) = (tracer.counts(), tracer.other_counts());
+    say(&format!("{{\"lost\":{},\"seen\":{}}}", own.lost + other.lost, own.seen + other.seen));
     // What is attached ends with the process; waiting for it belongs to no measure.
     std::process::exit(0);
 }
