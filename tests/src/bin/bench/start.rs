@@ -119,10 +119,10 @@ fn link_adds(
                 let mut times = Vec::new();
                 while times.len() < at_least || !done.load(Ordering::Relaxed) {
                     let began = Instant::now();
-                    let output = Command::new("ip").args(["link", "add", "a", "type", "veth", "peer", "b"]).output()?;
+                    let output = Command::new("ip").args(["link", "add", "bench0", "type", "veth", "peer", "bench1"]).output()?;
                     times.push(began.elapsed().as_secs_f64() * 1000.0);
                     place::succeeded(&output, "ip link add")?;
-                    place::succeeded(&Command::new("ip").args(["link", "del", "a"]).output()?, "ip link del")?;
+                    place::succeeded(&Command::new("ip").args(["link", "del", "bench0"]).output()?, "ip link del")?;
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 Ok::<_, anyhow::Error>(times)
