@@ -88,8 +88,9 @@ fn once(node: &Netns, address: std::net::SocketAddr, limit: Duration) -> anyhow:
         })
     };
     let ms = |at: u64| at.saturating_sub(began) as f64 / 1e6;
+    // A query each millisecond or so: that is how finely the first event can be told.
     wait_until(limit, || {
-        let _ = client.load(Some(500), Duration::from_millis(2), 0);
+        let _ = client.round_trips(1);
         said("first").is_some()
     });
     wait_until(limit, || said("covered").is_some());
@@ -119,7 +120,9 @@ fn link_adds(
                 let mut times = Vec::new();
                 while times.len() < at_least || !done.load(Ordering::Relaxed) {
                     let began = Instant::now();
-                    let output = Command::new("ip").args(["link", "add", "bench0", "type", "veth", "peer", "bench1"]).output()?;
+                    let output = Command::new("ip")
+                        .args(["link", "add", "bench0", "type", "veth", "peer", "bench1"])
+                        .output()?;
                     times.push(began.elapsed().as_secs_f64() * 1000.0);
                     place::succeeded(&output, "ip link add")?;
                     place::succeeded(&Command::new("ip").args(["link", "del", "bench0"]).output()?, "ip link del")?;

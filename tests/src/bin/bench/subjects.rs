@@ -145,9 +145,10 @@ impl Running {
 
     /// Ends it, and reads what it still had to say.
     pub(crate) fn stop(mut self) -> Told {
-        // What it still holds in buffers belongs to it: half a second is enough for all.
+        // What it still holds in buffers belongs to it: tcpdump asks the kernel for blocks, which are handed over when
+        // full or after its timeout of a second, and drops what it has not read when it is interrupted.
         if self.child.is_some() {
-            std::thread::sleep(Duration::from_millis(300));
+            std::thread::sleep(Duration::from_millis(1300));
         }
         self.end();
         for reader in self.readers.drain(..) {

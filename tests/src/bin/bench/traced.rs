@@ -3,6 +3,7 @@
 
 use std::{
     io::{Read as _, Write as _},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -27,6 +28,7 @@ pub(crate) fn run(pods: &[String], sequence: bool) -> anyhow::Result<()> {
     let devices = interfaces.len();
     let config = TraceConfig {
         targets: Targets::default(),
+        cgroup_root: cgroup_root(),
         interfaces,
         own_netns: netns::netns_cookie(),
         pod_netns,
@@ -90,6 +92,16 @@ pub(crate) fn run(pods: &[String], sequence: bool) -> anyhow::Result<()> {
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// Where cgroup v2 is mounted: at its root, not at a part of it (fourth field of a line of mountinfo).
+fn cgroup_root() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let fields: Vec<&str> = before.split(' ').collect();
+        (after.starts_with("cgroup2 ") && fields.get(3) == Some(&"/")).then(|| fields.get(4).map(PathBuf::from))?
+    })
 }
 
 /// Every device of this namespace; as `check` orders them, the way of a query first.
