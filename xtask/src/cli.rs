@@ -13,7 +13,8 @@ pub(crate) struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask lab                        set up, build, and run every scenario of the lab
-  cargo xtask lab issue-36761-leak       one scenario
+  cargo xtask lab --only issue-36761-leak
+                                         one scenario
   cargo xtask test                       every test there is (the end-to-end ones need root)
   cargo xtask build --release            one static binary with the eBPF programs inside
   cargo xtask bench                      what tracing costs, beside tcpdump and bpftrace (needs root)";
@@ -40,7 +41,7 @@ Needs root for the namespaces. Arguments go to `hostdns-probe lab matrix`; its e
 
 Examples:
   cargo xtask lab
-  cargo xtask lab issue-36761-leak issue-36761-drop
+  cargo xtask lab --only 'issue-36761-*'
   cargo xtask lab --output json")]
     Lab(Lab),
     /// Run every test: unit, snapshot and documentation tests, format, lints, and end to end as root
@@ -84,7 +85,7 @@ pub(crate) struct Build {
 pub(crate) struct Lab {
     #[command(flatten)]
     pub(crate) consent: Consent,
-    /// Scenarios and options for `hostdns-probe lab matrix`
+    /// Options for `hostdns-probe lab matrix`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     pub(crate) args: Vec<String>,
 }
@@ -111,10 +112,10 @@ mod tests {
 
     #[test]
     fn the_matrix_gets_its_own_options() {
-        let cli = Cli::try_parse_from(["xtask", "lab", "--yes", "issue-36761-leak", "--output", "json"]);
+        let cli = Cli::try_parse_from(["xtask", "lab", "--yes", "--only", "issue-*", "--output", "json"]);
         let Ok(Cli { command: Command::Lab(lab) }) = cli else { panic!("{cli:?}") };
         assert!(lab.consent.yes);
-        assert_eq!(lab.args, ["issue-36761-leak", "--output", "json"]);
+        assert_eq!(lab.args, ["--only", "issue-*", "--output", "json"]);
         let cli = Cli::try_parse_from(["xtask", "bench", "--quick", "--json", "x"]);
         let Ok(Cli { command: Command::Bench(bench) }) = cli else { panic!("{cli:?}") };
         assert_eq!(bench.args, ["--quick", "--json", "x"]);

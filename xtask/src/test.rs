@@ -1,15 +1,14 @@
 //! `cargo xtask test`: every test there is, each kind a step of its own; one that fails does not hide the next.
 
-use std::{ffi::OsStr, process::Command, time::Instant};
+use std::{ffi::OsStr, fs, process::Command, time::Instant};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use crate::{
-    build,
     cli::Consent,
     setup,
     step::{seconds, step, succeed},
-    workspace,
+    workspace::{self, BINARY},
 };
 
 /// The package whose tests need root and network namespaces.
@@ -22,10 +21,11 @@ const REQUIRE_ROOT_ENV: &str = "HOSTDNS_PROBE_REQUIRE_ROOT_TESTS";
 pub(crate) fn run(consent: Consent) -> anyhow::Result<()> {
     let started = Instant::now();
     setup::run(consent)?;
-    let binary = build::development(None)?;
+    step("build everything", || succeed(&mut build()))?;
+    let binary = workspace::target_dir().join("debug").join(BINARY);
 
     let mut failed = Vec::new();
-    for (what, mut command) in steps(binary.as_os_str()) {
+    for (what, mut command) in steps(binary.as_os_str(), &end_to_end_tests()?) {
         if step(what, || succeed(&mut command)).is_err() {
             failed.push(what);
         }
@@ -45,9 +45,30 @@ pub(crate) fn run(consent: Consent) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is run, cheapest to tell first. All use one profile, so that dependencies are compiled once (and checked
-/// once, for clippy).
-fn steps(binary: &OsStr) -> Vec<(&'static str, Command)> {
+/// The tests and the command itself, which the tests of the command line need.
+fn build() -> Command {
+    let mut build = workspace::cargo("test");
+    build.args(["--workspace", "--all-targets", "--no-run"]);
+    build
+}
+
+/// Names of the end-to-end tests: of the files they are in.
+fn end_to_end_tests() -> anyhow::Result<Vec<String>> {
+    let directory = workspace::root().join("tests/tests");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))? {
+        let path = entry.with_context(|| format!("cannot read {}", directory.display()))?.path();
+        if path.extension() == Some(OsStr::new("rs")) {
+            names.extend(path.file_stem().and_then(OsStr::to_str).map(str::to_owned));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// What is run, cheapest to tell first. All select the whole workspace in one profile, and with it the same features of
+/// every dependency: so dependencies and the eBPF programs are compiled once (and checked once, for clippy).
+fn steps(binary: &OsStr, end_to_end_tests: &[String]) -> Vec<(&'static str, Command)> {
     let mut format = workspace::cargo("fmt");
     format.args(["--all", "--check"]);
 
@@ -68,7 +89,10 @@ fn steps(binary: &OsStr) -> Vec<(&'static str, Command)> {
     ];
     if workspace::is_root() {
         let mut end_to_end = workspace::cargo("test");
-        end_to_end.args(["--package", END_TO_END, "--no-fail-fast"]).env(BINARY_ENV, binary);
+        end_to_end.args(["--workspace", "--no-fail-fast"]).env(BINARY_ENV, binary);
+        for test in end_to_end_tests {
+            end_to_end.args(["--test", test]);
+        }
         if workspace::is_ci() {
             end_to_end.env(REQUIRE_ROOT_ENV, "1");
         }
@@ -83,18 +107,26 @@ mod tests {
 
     #[test]
     fn the_end_to_end_tests_get_the_binary_that_was_built() {
-        let steps = steps(OsStr::new("/target/debug/hostdns-probe"));
+        let steps = steps(OsStr::new("/target/debug/hostdns-probe"), &["kill".to_owned()]);
         let end_to_end = steps.iter().find(|(what, _)| what.starts_with("end-to-end"));
         assert_eq!(end_to_end.is_some(), workspace::is_root());
         if let Some((_, command)) = end_to_end {
             let binary = command.get_envs().find(|(name, _)| *name == BINARY_ENV).and_then(|(_, value)| value);
             assert_eq!(binary, Some(OsStr::new("/target/debug/hostdns-probe")));
+            assert!(command.get_args().any(|arg| arg == "kill"));
         }
     }
 
     #[test]
+    fn end_to_end_tests_are_found() {
+        let names = end_to_end_tests().unwrap();
+        assert!(names.iter().any(|name| name == "kill"), "{names:?}");
+        assert!(names.iter().all(|name| workspace::root().join(format!("tests/tests/{name}.rs")).is_file()));
+    }
+
+    #[test]
     fn no_step_may_leave_ebpf_out() {
-        for (what, command) in steps(OsStr::new("x")) {
+        for (what, command) in steps(OsStr::new("x"), &[]) {
             let required = command
                 .get_envs()
                 .any(|(name, value)| name == crate::ebpf_tools::REQUIRE_ENV && value == Some(OsStr::new("1")));
