@@ -16,7 +16,8 @@ Examples:
   cargo xtask lab --only issue-36761-leak
                                          one scenario
   cargo xtask test                       every test there is (the end-to-end ones need root)
-  cargo xtask build --release            one static binary with the eBPF programs inside";
+  cargo xtask build --release            one static binary with the eBPF programs inside
+  cargo xtask bench                      what tracing costs, beside tcpdump and bpftrace (needs root)";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -49,6 +50,16 @@ Examples:
   cargo xtask test               without root the end-to-end tests are left out, and it says so
   CI=true cargo xtask test       what cannot run is a failure")]
     Test(Consent),
+    /// Measure what tracing costs, beside no tracer, tcpdump and bpftrace
+    #[command(after_help = "\
+Needs root. Installs tcpdump, bpftrace and dig from Debian where they are missing. A goal that is missed is no failure.
+Arguments go to the benchmark; docs/bench.md tells what is measured.
+
+Examples:
+  cargo xtask bench                        a few minutes; the table on stdout, the rest in bench.json
+  cargo xtask bench --quick                half a minute, to try it
+  cargo xtask bench --json before.json")]
+    Bench(Bench),
 }
 
 #[derive(Args, Clone, Copy, Debug, Default)]
@@ -79,6 +90,15 @@ pub(crate) struct Lab {
     pub(crate) args: Vec<String>,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    pub(crate) consent: Consent,
+    /// Options of the benchmark: --quick, --rounds N, --json FILE
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    pub(crate) args: Vec<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -96,6 +116,9 @@ mod tests {
         let Ok(Cli { command: Command::Lab(lab) }) = cli else { panic!("{cli:?}") };
         assert!(lab.consent.yes);
         assert_eq!(lab.args, ["--only", "issue-*", "--output", "json"]);
+        let cli = Cli::try_parse_from(["xtask", "bench", "--quick", "--json", "x"]);
+        let Ok(Cli { command: Command::Bench(bench) }) = cli else { panic!("{cli:?}") };
+        assert_eq!(bench.args, ["--quick", "--json", "x"]);
         let cli = Cli::try_parse_from(["xtask", "lab", "--output", "json"]);
         let Ok(Cli { command: Command::Lab(lab) }) = cli else { panic!("{cli:?}") };
         assert_eq!(lab.args, ["--output", "json"]);

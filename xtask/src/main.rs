@@ -1,9 +1,10 @@
-//! The project's own commands: `cargo xtask setup | build | lab | test`.
+//! The project's own commands: `cargo xtask setup | build | lab | test | bench`.
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
+mod bench;
 mod build;
 mod cli;
 #[cfg(test)]
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         cli::Command::Build(options) => build::run(&options).map(|()| ExitCode::SUCCESS),
         cli::Command::Lab(options) => lab::run(&options),
         cli::Command::Test(options) => test::run(options).map(|()| ExitCode::SUCCESS),
+        cli::Command::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -54,13 +54,40 @@ pub(crate) fn run(consent: Consent) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The tools that `bench` compares with, and the Debian packages that hold them.
+const MEASURING_TOOLS: [(&str, &str); 3] =
+    [("tcpdump", "tcpdump"), ("bpftrace", "bpftrace"), ("dig", "bind9-dnsutils")];
+
+/// Installs what is missing of the tools to compare with. Where that cannot be, the measures say what they lack.
+pub(crate) fn measuring_tools(consent: Consent) -> anyhow::Result<()> {
+    let places = crate::ebpf_tools::Places::from_env();
+    let missing = MEASURING_TOOLS.iter().filter(|(program, _)| places.program(program).is_none());
+    let packages: Vec<&'static str> = missing.map(|(_, package)| *package).collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let found = Found::look();
+    if !found.apt {
+        eprintln!("setup: not compared with what is missing here (there is no apt): {}", packages.join(", "));
+        return Ok(());
+    }
+    let commands = Step::Packages(packages).commands(&found)?;
+    if agreed(consent, &commands)? {
+        for (what, mut command) in commands {
+            // What could not be had is named by the benchmark itself.
+            let _ = step(&format!("{what}: {}", shown(&command)), || succeed(&mut command));
+        }
+    }
+    Ok(())
+}
+
 /// Asks once, where there is somebody to ask.
 fn agreed(consent: Consent, commands: &[(String, Command)]) -> anyhow::Result<bool> {
     let nobody_to_ask = !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal();
     if consent.yes || workspace::is_ci() || nobody_to_ask {
         return Ok(true);
     }
-    eprintln!("To build the eBPF programs this machine lacks something. To be run:");
+    eprintln!("This machine lacks something that is needed. To be run:");
     for (what, command) in commands {
         eprintln!("  # {what}\n  {}", shown(command));
     }
@@ -103,6 +130,9 @@ impl Step {
     }
 
     fn purpose(packages: &[&str]) -> &'static str {
+        if packages.iter().all(|package| MEASURING_TOOLS.iter().any(|(_, of)| of == package)) {
+            return "tools to compare with";
+        }
         match (packages.contains(&"rustc-web"), packages.contains(&"llvm-22-dev")) {
             (true, true) => "eBPF compiler, and LLVM for bpf-linker",
             (true, false) => "eBPF compiler",

@@ -1,0 +1,140 @@
+//! From the start of the process to the first event, and to the last interface covered, with many veths; and how long
+//! `ip link add` takes elsewhere meanwhile: attaching holds the kernel's one RTNL lock.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use hostdns_probe::{netns::Netns, trace::tracer::boot_ns};
+
+use crate::{
+    Plan,
+    load::{Client, Responder},
+    place,
+    report::Report,
+    stats,
+    subjects::Subject,
+    traced::wait_until,
+};
+
+pub(crate) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    let elsewhere = Netns::new()?;
+    for &(veths, rounds) in &plan.veths {
+        eprintln!("bench: start with {veths} veths, {rounds} times");
+        let node = place::many_veths(veths)?;
+        let address = place::server()?;
+        let _responder = Responder::start(&node, address)?;
+        let (mut first, mut covered, mut idle, mut meanwhile) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            idle.extend(stats::percentile(&link_adds(&elsewhere, |_| Ok(()), 10)?, 0.5));
+            let limit = Duration::from_millis(2_000 + 100 * veths as u64);
+            let mut times = None;
+            let adds = link_adds(
+                &elsewhere,
+                |_| {
+                    times = Some(once(&node, address, limit)?);
+                    Ok(())
+                },
+                1,
+            )?;
+            meanwhile.extend(stats::percentile(&adds, 0.5));
+            let (to_first, to_covered) = times.context("the tracer was not started")?;
+            first.push(to_first);
+            match to_covered {
+                Some(time) => covered.push(time),
+                None => report.impossible(
+                    format!("time to the last of {veths} interfaces"),
+                    format!("not all were covered within {limit:?}"),
+                ),
+            }
+        }
+        let name = Subject::Probe.name();
+        let at = |what: &str| format!("{veths} veths: {what}");
+        report.add("start", (at("start to first event"), name), (&first, "ms"), Some(300.0), "");
+        report.add("start", (at("start to last interface covered"), name), (&covered, "ms"), None, "");
+        report.add("start", (at("ip link add elsewhere"), Subject::None.name()), (&idle, "ms"), None, "");
+        report.add("start", (at("ip link add elsewhere meanwhile"), name), (&meanwhile, "ms"), None, "");
+    }
+    Ok(())
+}
+
+/// Starts the tracer among queries that never cease; milliseconds to its first event, and to its last interface.
+fn once(node: &Netns, address: std::net::SocketAddr, limit: Duration) -> anyhow::Result<(f64, Option<f64>)> {
+    let client = Client::new(node, address)?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("__trace").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let began = boot_ns();
+    let mut child = node.run(|| command.spawn())?.context("cannot start the tracer")?;
+    let out = child.stdout.take().context("its output")?;
+    let lines = Arc::new(Mutex::new(Vec::<String>::new()));
+    let heard = Arc::clone(&lines);
+    let reader = std::thread::spawn(move || {
+        for line in BufReader::new(out).lines().map_while(Result::ok) {
+            heard.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
+    });
+    let said = |key: &str| {
+        let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().find_map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).ok()?;
+            line.get(key)?.as_u64()
+        })
+    };
+    let ms = |at: u64| at.saturating_sub(began) as f64 / 1e6;
+    // A query each millisecond or so: that is how finely the first event can be told.
+    wait_until(limit, || {
+        let _ = client.round_trips(1);
+        said("first").is_some()
+    });
+    wait_until(limit, || said("covered").is_some());
+    let (first, covered) = (said("first").map(ms), said("covered").map(ms));
+    drop(child.stdin.take());
+    if !wait_until(Duration::from_secs(20), || child.try_wait().is_ok_and(|status| status.is_some())) {
+        let _ = child.kill();
+    }
+    let _ = child.wait();
+    let _ = reader.join();
+    match first {
+        Some(first) => Ok((first, covered)),
+        None => bail!("the tracer showed no event within {limit:?}"),
+    }
+}
+
+/// Runs `ip link add` again and again while `work` runs, `at_least` so many times; milliseconds of each.
+fn link_adds(
+    elsewhere: &Netns,
+    work: impl FnOnce(&Netns) -> anyhow::Result<()>,
+    at_least: usize,
+) -> anyhow::Result<Vec<f64>> {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let adding = scope.spawn(|| {
+            elsewhere.run(|| {
+                let mut times = Vec::new();
+                while times.len() < at_least || !done.load(Ordering::Relaxed) {
+                    let began = Instant::now();
+                    let output = Command::new("ip")
+                        .args(["link", "add", "bench0", "type", "veth", "peer", "bench1"])
+                        .output()?;
+                    times.push(began.elapsed().as_secs_f64() * 1000.0);
+                    place::succeeded(&output, "ip link add")?;
+                    place::succeeded(&Command::new("ip").args(["link", "del", "bench0"]).output()?, "ip link del")?;
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Ok::<_, anyhow::Error>(times)
+            })
+        });
+        let worked = work(elsewhere);
+        done.store(true, Ordering::Relaxed);
+        let times = adding.join().map_err(|_panic| anyhow::anyhow!("the thread that adds links panicked"))??;
+        worked?;
+        times
+    })
+}
