@@ -146,7 +146,10 @@ struct MatrixArgs {
     jobs: Option<usize>,
     #[arg(long, value_enum, default_value_t)]
     output: Format,
-    /// Only the scenarios whose name matches.
+    /// Only the scenarios whose names match one of these.
+    #[arg(value_name = "GLOB")]
+    scenarios: Vec<String>,
+    /// The same, as an option.
     #[arg(long, value_name = "GLOB")]
     only: Option<String>,
     /// A real CoreDNS to run in the pods.
@@ -279,10 +282,18 @@ fn check_lab(args: &Check) -> anyhow::Result<ExitCode> {
 }
 
 fn run_matrix(args: &MatrixArgs) -> anyhow::Result<ExitCode> {
-    let only = args.only.as_deref().map(glob::Pattern::new).transpose().context("--only is not a glob")?;
+    let globs = args.scenarios.iter().chain(&args.only).map(|glob| {
+        let pattern = glob::Pattern::new(glob).with_context(|| format!("{glob} is not a glob"))?;
+        anyhow::ensure!(
+            scenarios::all().iter().any(|row| pattern.matches(row.name)),
+            "no scenario matches {glob}; `hostdns-probe lab list` shows them"
+        );
+        Ok(pattern)
+    });
+    let globs = globs.collect::<anyhow::Result<Vec<_>>>()?;
+    let all = scenarios::all().into_iter();
     let wanted: Vec<Scenario> =
-        scenarios::all().into_iter().filter(|row| only.as_ref().is_none_or(|glob| glob.matches(row.name))).collect();
-    anyhow::ensure!(!wanted.is_empty(), "no scenario matches --only; `hostdns-probe lab list` shows them");
+        all.filter(|row| globs.is_empty() || globs.iter().any(|glob| glob.matches(row.name))).collect();
     standing::clear_leftovers()?;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = args.jobs.unwrap_or(2 * processors);
