@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask setup | build | lab | test`.
+//! The project's own commands: `cargo xtask setup | build | lab | vm | test`.
 
 use std::process::ExitCode;
 
@@ -14,6 +14,7 @@ mod lab;
 mod setup;
 mod step;
 mod test;
+mod vm;
 mod workspace;
 
 fn main() -> ExitCode {
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         cli::Command::Setup(options) => setup::run(options).map(|()| ExitCode::SUCCESS),
         cli::Command::Build(options) => build::run(&options).map(|()| ExitCode::SUCCESS),
         cli::Command::Lab(options) => lab::run(&options),
+        cli::Command::Vm(options) => vm::run(&options).map(|()| ExitCode::SUCCESS),
         cli::Command::Test(options) => test::run(options).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

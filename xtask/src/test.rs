@@ -5,23 +5,22 @@ use std::{ffi::OsStr, process::Command, time::Instant};
 use anyhow::bail;
 
 use crate::{
-    build,
-    cli::Consent,
-    setup,
+    build, cli, setup,
     step::{seconds, step, succeed},
-    workspace,
+    vm, workspace,
 };
 
 /// The package whose tests need root and network namespaces.
 const END_TO_END: &str = "end-to-end";
+const VIRTUAL: &str = "Debian's kernels in virtual machines";
 /// Tells the end-to-end tests which binary to run.
 const BINARY_ENV: &str = "HOSTDNS_PROBE_BIN";
 /// Set to 1, an end-to-end test that cannot run fails instead of being left out.
 const REQUIRE_ROOT_ENV: &str = "HOSTDNS_PROBE_REQUIRE_ROOT_TESTS";
 
-pub(crate) fn run(consent: Consent) -> anyhow::Result<()> {
+pub(crate) fn run(options: cli::Test) -> anyhow::Result<()> {
     let started = Instant::now();
-    setup::run(consent)?;
+    setup::run(options.consent)?;
     let binary = build::development(None)?;
 
     let mut failed = Vec::new();
@@ -29,6 +28,25 @@ pub(crate) fn run(consent: Consent) -> anyhow::Result<()> {
         if step(what, || succeed(&mut command)).is_err() {
             failed.push(what);
         }
+    }
+    if options.vm || workspace::is_ci() {
+        let wanted = cli::Vm { consent: options.consent, ..cli::Vm::default() };
+        match vm::prepare(&wanted) {
+            Ok(ready) => {
+                if let Err(error) = step(VIRTUAL, || vm::boot_all(&ready, &wanted)) {
+                    eprintln!("{error:#}");
+                    failed.push(VIRTUAL);
+                }
+            }
+            Err(error) => {
+                eprintln!("LEFT OUT: {VIRTUAL}: {error:#}");
+                if workspace::is_ci() {
+                    failed.push("Debian's kernels in virtual machines (not to be had, and CI=true)");
+                }
+            }
+        }
+    } else {
+        eprintln!("LEFT OUT: {VIRTUAL}, which take a quarter of an hour: cargo xtask test --vm");
     }
     let took = seconds(started.elapsed());
     if !workspace::is_root() {
