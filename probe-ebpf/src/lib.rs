@@ -91,7 +91,8 @@ pub struct Record {
     /// 1: `packet` is what an earlier hook saw; what the packet looks like here is in the bytes that follow, if any.
     pub recalled: u8,
     pub captured: u16,
-    pub _reserved: u32,
+    /// Bytes behind the UDP or TCP header, whether captured or not; 0: not known (the packet was recalled).
+    pub payload_len: u32,
     pub packet: Packet,
 }
 

@@ -57,13 +57,14 @@ pub async fn run(options: &Options, progress: &dyn Progress) -> Report {
     let taken_at = jiff::Timestamp::now();
 
     progress.step("gathering facts");
-    let mut sources = options.sources.clone();
-    let mut facts = facts::gather(&sources).await;
+    let mut options = options.clone();
+    let mut facts = facts::gather(&options.sources).await;
     if !options.addresses_were_named && on_the_node(&facts, HOST_DNS_V6) {
-        sources.targets.addresses.push(HOST_DNS_V6);
-        facts = facts::gather(&sources).await;
+        options.sources.targets.addresses.push(HOST_DNS_V6);
+        facts = facts::gather(&options.sources).await;
     }
-    let targets = &sources.targets;
+    // From here on the widened ones: what is asked must be followed too.
+    let (options, sources, targets) = (&options, &options.sources, &options.sources.targets);
 
     let mut named = options.named.clone();
     for vantage in &mut named {
@@ -83,7 +84,7 @@ pub async fn run(options: &Options, progress: &dyn Progress) -> Report {
     let mut queries = query::ask_all(&asks, |index, ask| following.follow(index, ask, deadline)).await;
     tokio::time::sleep(SETTLE).await;
     let followed = following.finish();
-    facts.cilium.drops_after = facts::cilium_drops(&sources).await;
+    facts.cilium.drops_after = facts::cilium_drops(sources).await;
 
     let mut traces = followed.traces;
     linking::link(&mut queries, &mut traces, &asks, &followed.topology);

@@ -57,6 +57,9 @@ pub enum Command {
     /// Judge this node: gather, ask, follow the packets, and say what is wrong and what fixes it
     #[cfg(all(feature = "probe", target_os = "linux"))]
     Check(commands::check::CheckArgs),
+    /// Show DNS transactions to and from the address live, hop by hop, and where each ended
+    #[cfg(all(feature = "probe", target_os = "linux"))]
+    Trace(commands::trace::TraceArgs),
     /// Reproduce the issue, its relatives and its fixes in network namespaces on this machine
     #[cfg(all(feature = "probe", target_os = "linux"))]
     Lab(commands::lab::LabArgs),

@@ -12,6 +12,8 @@ pub mod query;
 pub mod report;
 pub mod schema;
 #[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod trace;
+#[cfg(all(feature = "probe", target_os = "linux"))]
 pub mod wait;
 
 use std::process::ExitCode;
@@ -71,6 +73,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(&args, global)?,
         #[cfg(all(feature = "probe", target_os = "linux"))]
         Command::Query(args) => query::run(&args, global)?,
+        #[cfg(all(feature = "probe", target_os = "linux"))]
+        Command::Trace(args) => trace::run(&args, global)?,
         Command::Explain(args) => {
             let mut text = Vec::new();
             explain::run(&args, &mut text)?;
@@ -89,8 +93,21 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 #[must_use]
 pub fn explain_failure(error: anyhow::Error) -> ExitCode {
     // Not through tracing: with RUST_LOG=off the user would be left with an exit code alone.
-    eprintln!("hostdns-probe: {error:#}");
+    eprintln!("hostdns-probe: {}", chain(&error));
+    #[cfg(all(feature = "probe", target_os = "linux"))]
+    if error.downcast_ref().is_some_and(crate::lab::Error::is_wrong_usage) {
+        return Exit::Usage.into();
+    }
     Exit::Unknown.into()
+}
+
+/// From the outermost cause to the root. A cause that the one before has told already is not told again.
+fn chain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        _ if said.contains(&cause) => said,
+        _ => format!("{said}: {cause}"),
+    })
 }
 
 #[cfg(test)]

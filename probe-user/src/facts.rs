@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 mod gather;
 
 #[cfg(all(feature = "probe", target_os = "linux"))]
-pub use gather::{Sources, cilium_drops, gather, translated_sources};
+pub use gather::{Sources, cilium_drops, gather, refresh, translated_sources};
 
 /// One fact: known, with its source (and what other sources say, where they differ), or unavailable and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -307,6 +307,17 @@ pub enum HostRouting {
     #[serde(rename = "BPF")]
     Bpf,
     Legacy,
+}
+
+impl HostRouting {
+    /// As Cilium writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bpf => "BPF",
+            Self::Legacy => "Legacy",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -68,6 +68,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The command line named what there is not, or cannot be.
+    #[must_use]
+    pub const fn is_wrong_usage(&self) -> bool {
+        matches!(self, Self::NoSuchScenario(_) | Self::NoSuchLab(_) | Self::NoSuchPod(..) | Self::BadName(_))
+    }
+}
+
+impl Error {
     /// An I/O error, with what was being done.
     pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();

@@ -15,6 +15,8 @@ pub mod facts;
 pub mod lab;
 pub mod logging;
 #[cfg(all(feature = "probe", target_os = "linux"))]
+mod netlink;
+#[cfg(all(feature = "probe", target_os = "linux"))]
 pub mod netns;
 pub mod predict;
 pub mod printer;

@@ -67,6 +67,46 @@ impl Printer {
             }
         }
     }
+
+    /// For what has no end: written piece by piece, to stdout or the file.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn stream(&self) -> Result<Stream, Error> {
+        let out: Box<dyn Write> = match &self.file {
+            Some(path) => {
+                let file = fs::File::create(path).map_err(|source| Error::File { path: path.clone(), source })?;
+                Box::new(io::BufWriter::new(file))
+            }
+            None => Box::new(io::BufWriter::new(io::stdout())),
+        };
+        Ok(Stream { out, file: self.file.clone(), options: self.options.clone() })
+    }
+}
+
+/// A printer that goes on.
+pub struct Stream {
+    out: Box<dyn Write>,
+    file: Option<PathBuf>,
+    options: Options,
+}
+
+impl Stream {
+    /// Writes what `render` writes, and hands it on at once. False: the reader has gone away (`| head`), which is no
+    /// error, and nothing need be written any more.
+    ///
+    /// # Errors
+    /// The file, or stdout, cannot be written.
+    pub fn print(&mut self, render: impl FnOnce(&Options, &mut dyn Write) -> io::Result<()>) -> Result<bool, Error> {
+        match render(&self.options, &mut self.out).and_then(|()| self.out.flush()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            Err(source) => Err(match &self.file {
+                Some(path) => Error::File { path: path.clone(), source },
+                None => Error::Stdout(source),
+            }),
+        }
+    }
 }
 
 /// Writes a report where, and in the form, its user asked for.

@@ -100,3 +100,11 @@ pub struct Query {
     /// Ids of the traces that belong to it.
     pub traces: Vec<u32>,
 }
+
+impl Query {
+    /// `coredns-1, udp to 169.254.116.108:53:`, how a line about this query begins.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("{}, {} to {}:", self.vantage, self.transport, self.address)
+    }
+}

@@ -5,7 +5,13 @@ pub mod cilium_reasons;
 pub mod correlate;
 pub mod decode;
 pub mod event;
+pub mod filter;
+pub mod pcapng;
+pub mod pods;
+pub mod reorder;
+pub mod summary;
 pub mod topology;
+pub mod transaction;
 
 #[cfg(all(feature = "probe", target_os = "linux"))]
 mod attach;
@@ -13,6 +19,8 @@ mod attach;
 mod clsact;
 #[cfg(all(feature = "probe", target_os = "linux"))]
 pub mod guardian;
+#[cfg(all(feature = "probe", target_os = "linux"))]
+pub mod hooking;
 #[cfg(all(feature = "probe", target_os = "linux"))]
 mod links;
 #[cfg(all(feature = "probe", target_os = "linux"))]

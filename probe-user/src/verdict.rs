@@ -27,7 +27,7 @@ pub fn judge(case: &Case<'_>, findings: &[Finding]) -> Verdict {
             status: Status::Unknown,
             ended: None,
             direction: Direction::None,
-            cause: Some(Code::NoVantage.id()),
+            cause: Some(if summary::lacks_privilege(case) { Code::MissingPrivilege } else { Code::NoVantage }.id()),
             summary: summary::no_vantage(case),
         };
     };
@@ -95,7 +95,7 @@ fn unknown_because(case: &Case<'_>, worst: &Outcome<'_>) -> Option<Code> {
         Some(Code::EventsLost)
     } else if why.contains("namespace") {
         Some(Code::NamespaceUnreachable)
-    } else if case.facts.kernel.missing_capabilities.get().is_some_and(|missing| !missing.is_empty()) {
+    } else if summary::lacks_privilege(case) {
         Some(Code::MissingPrivilege)
     } else if case.facts.kernel.btf.why().is_some() && case.hooks.iter().all(|hook| !hook.attached) {
         Some(Code::NoBtf)

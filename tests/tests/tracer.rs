@@ -1,5 +1,6 @@
 //! The tracer on real packets, in namespaces of its own: what is seen, in which order, under which identity, and what
 //! is not. Needs root and eBPF.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
 // A subdirectory, or cargo would take it for a test of its own.
 #[path = "tracer/net.rs"]
@@ -33,6 +34,7 @@ fn config(node: &Node) -> TraceConfig {
     };
     TraceConfig {
         targets: Targets::default(),
+        cgroup_root: Some(net::cgroup_root()),
         interfaces: vec![interface("eth0", true), interface("lo", false), interface("lxc1", false)],
         own_netns: node.node.id().unwrap().cookie,
         pod_netns: vec![node.pod.id().unwrap().cookie],

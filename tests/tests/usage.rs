@@ -29,7 +29,7 @@ fn help_and_version_are_no_errors() {
 
 #[test]
 fn every_subcommands_help_has_examples() {
-    for command in ["check", "query", "lab", "report", "explain"] {
+    for command in ["check", "trace", "query", "lab", "report", "explain"] {
         let output = run([command, "--help"]);
         assert!(stdout(&output).contains("Examples:"), "{command} --help shows no examples");
     }

@@ -17,8 +17,13 @@ pub(crate) struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask lab                        set up, build, and run every scenario of the lab
+<<<<<<< HEAD
   cargo xtask lab issue-36761-leak       one scenario
   cargo xtask vm                         the lab on Debian's kernels, in virtual machines
+=======
+  cargo xtask lab --only issue-36761-leak
+                                         one scenario
+>>>>>>> main
   cargo xtask test                       every test there is (the end-to-end ones need root)
   cargo xtask build --release            one static binary with the eBPF programs inside";
 
@@ -44,7 +49,7 @@ Needs root for the namespaces. Arguments go to `hostdns-probe lab matrix`; its e
 
 Examples:
   cargo xtask lab
-  cargo xtask lab issue-36761-leak issue-36761-drop
+  cargo xtask lab --only 'issue-36761-*'
   cargo xtask lab --output json")]
     Lab(Lab),
     /// Run the lab on Debian's cloud kernels, each in a virtual machine
@@ -115,7 +120,7 @@ pub(crate) struct Vm {
 pub(crate) struct Lab {
     #[command(flatten)]
     pub(crate) consent: Consent,
-    /// Scenarios and options for `hostdns-probe lab matrix`
+    /// Options for `hostdns-probe lab matrix`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     pub(crate) args: Vec<String>,
 }
@@ -133,10 +138,10 @@ mod tests {
 
     #[test]
     fn the_matrix_gets_its_own_options() {
-        let cli = Cli::try_parse_from(["xtask", "lab", "--yes", "issue-36761-leak", "--output", "json"]);
+        let cli = Cli::try_parse_from(["xtask", "lab", "--yes", "--only", "issue-*", "--output", "json"]);
         let Ok(Cli { command: Command::Lab(lab) }) = cli else { panic!("{cli:?}") };
         assert!(lab.consent.yes);
-        assert_eq!(lab.args, ["issue-36761-leak", "--output", "json"]);
+        assert_eq!(lab.args, ["--only", "issue-*", "--output", "json"]);
         let cli = Cli::try_parse_from(["xtask", "lab", "--output", "json"]);
         let Ok(Cli { command: Command::Lab(lab) }) = cli else { panic!("{cli:?}") };
         assert_eq!(lab.args, ["--output", "json"]);

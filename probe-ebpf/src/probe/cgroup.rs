@@ -11,6 +11,7 @@ use aya_ebpf::{
 use hostdns_probe_ebpf::hook;
 
 use crate::{
+    early::{Start, worth_parsing},
     emit::{self, NAMESPACES},
     parse::{Found, parse},
     settings::HAVE_NETNS_COOKIE,
@@ -33,6 +34,9 @@ pub(crate) fn hostdns_sockin(ctx: SkBuffContext) -> i32 {
 
 #[inline(always)]
 fn observe(skb: *mut __sk_buff, hook: u8) {
+    if !worth_parsing(skb, Start::Data) {
+        return;
+    }
     let mut place = MaybeUninit::uninit();
     let found = Found::zeroed(&mut place);
     if !parse(skb, found) {

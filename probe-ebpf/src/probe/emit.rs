@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use hostdns_probe_ebpf::{
-    Counts, PACKET_BYTES, PAYLOAD, Packet, RATE_WINDOW_SHIFT, Record, Seen, Sighting, hook, own_port_key,
+    Counts, PACKET_BYTES, PAYLOAD, RATE_WINDOW_SHIFT, Record, Seen, Sighting, hook, own_port_key,
 };
 
 use crate::parse::Found;
@@ -62,7 +62,7 @@ const NO_WAKE: u64 = BPF_RB_NO_WAKEUP as u64;
 /// A sighting by a hook that has the skb as its context. `found.seen.netns` is set.
 #[inline(always)]
 pub(crate) fn sighting(skb: *mut __sk_buff, hook: u8, found: &mut Found, socket: u64) {
-    let own = is_own(&found.seen.packet);
+    let own = is_own(found);
     found.seen.packet.own = own;
     // SAFETY: no arguments; and the context's field is always there.
     let (time_ns, ifindex) = unsafe { (bpf_ktime_get_boot_ns(), (*skb).ifindex) };
@@ -101,17 +101,22 @@ pub(crate) fn sighting(skb: *mut __sk_buff, hook: u8, found: &mut Found, socket:
         record.hook = hook;
         record.recalled = 0;
         record.captured = 0;
-        record._reserved = 0;
+        record.payload_len = found.payload_len;
         copy(&found.seen.packet, &mut record.packet);
         // Through the ring's memory, where the verifier loses track of it: a size it must know exactly would make it
         // tell apart every way that the parser may have taken to it (millions), instead of merging them.
         let captured = &raw mut (*sighting).record.captured;
         let length = found.payload_len;
-        captured.write_volatile(if length > PAYLOAD as u32 { PAYLOAD as u16 } else { length as u16 });
-        let length = u32::from(captured.read_volatile());
-        if length == 0 || length > PAYLOAD as u32 {
+        let length = if length > PAYLOAD as u32 { PAYLOAD as u32 } else { length };
+        // One less, so that none is out of range: before Linux 6.8 the verifier does not conclude from `!= 0` that a
+        // length is at least 1, and 6.1 refuses a load of perhaps nothing.
+        captured.write_volatile((length as u16).wrapping_sub(1));
+        let one_less = u32::from(captured.read_volatile());
+        if one_less >= PAYLOAD as u32 {
             captured.write_volatile(0);
         } else {
+            let length = one_less + 1;
+            captured.write_volatile(length as u16);
             let to = (&raw mut (*sighting).payload).cast();
             // What TCP carries is seldom in the linear part, and only there does the relative helper look
             // (net/core/filter.c). At a socket the data begin with the network header, so the other one will do.
@@ -239,14 +244,10 @@ fn admit(counts: &mut Counts, time_ns: u64, costly: bool) -> bool {
     true
 }
 
-/// The client's port is the one that is not the target's; a port may stand on both sides, so both are asked for.
+/// The check has announced the client's port.
 #[inline(always)]
-fn is_own(packet: &Packet) -> u8 {
-    let key = own_port_key(packet.transport, packet.src_port);
-    if OWN_PORTS.get_ptr(&key).is_some() {
-        return 1;
-    }
-    let key = own_port_key(packet.transport, packet.dst_port);
+fn is_own(found: &Found) -> u8 {
+    let key = own_port_key(found.seen.packet.transport, found.client_port as u16);
     u8::from(OWN_PORTS.get_ptr(&key).is_some())
 }
 

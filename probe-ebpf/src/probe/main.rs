@@ -4,6 +4,7 @@
 #![no_main]
 
 mod cgroup;
+mod early;
 mod emit;
 mod parse;
 mod settings;

@@ -1,5 +1,4 @@
-//! From an skb to the flow that it carries, if that is one of ours. A packet that does not match leaves after one
-//! read of its IP header.
+//! From an skb to the flow that it carries, if that is one of ours.
 //!
 //! Everything is read relative to the network header (`bpf_skb_load_bytes_relative`, Linux 4.18), which the kernel
 //! sets before each of our hooks: so one parser serves sockets, Ethernet devices and devices without any link header.
@@ -15,17 +14,17 @@ use aya_ebpf::{
     },
     helpers::generated::bpf_skb_load_bytes_relative,
 };
-use hostdns_probe_ebpf::{MAX_TARGETS, Packet, Seen, TCP, UDP};
+use hostdns_probe_ebpf::{MAX_TARGETS, Seen, TCP, UDP};
 
 use crate::settings::{TARGET_PORT, TARGETS_V4, TARGETS_V6};
 
-const ETH_P_IP: u16 = 0x0800;
-const ETH_P_IPV6: u16 = 0x86dd;
-const ETH_P_8021Q: u16 = 0x8100;
-const ETH_P_8021AD: u16 = 0x88a8;
+pub(crate) const ETH_P_IP: u16 = 0x0800;
+pub(crate) const ETH_P_IPV6: u16 = 0x86dd;
+pub(crate) const ETH_P_8021Q: u16 = 0x8100;
+pub(crate) const ETH_P_8021AD: u16 = 0x88a8;
 
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const ICMPV6: u8 = 58;
 
 /// A packet of ours, and where its payload lies. `repr(C)`: no padding. It is filled in place: the stack has 512 bytes, for all calls together.
 #[repr(C)]
@@ -34,7 +33,8 @@ pub(crate) struct Found {
     pub(crate) base: u32,
     pub(crate) payload: u32,
     pub(crate) payload_len: u32,
-    pub(crate) _reserved: u32,
+    /// The end that is not the target's.
+    pub(crate) client_port: u32,
 }
 
 impl Found {
@@ -68,7 +68,7 @@ struct Ip {
     to: bool,
 }
 
-/// Cheap and inlined: most packets leave here. The full parse is a call of its own.
+/// The full parse is a call of its own.
 #[inline(always)]
 pub(crate) fn parse(skb: *mut __sk_buff, found: &mut Found) -> bool {
     // SAFETY: the context of a program that takes an skb; the field is always there.
@@ -130,11 +130,11 @@ fn ipv4(skb: *mut __sk_buff, found: &mut Found) -> Option<Ip> {
     let (mut from, mut to) = ([0; MAX_TARGETS], [0; MAX_TARGETS]);
     for (slot, target) in TARGETS_V4.iter().enumerate() {
         let target = target.load();
-        from[slot] = head.src ^ target;
-        to[slot] = head.dst ^ target;
+        // An unused slot is no address 0.0.0.0.
+        (from[slot], to[slot]) = if target == 0 { (1, 1) } else { (head.src ^ target, head.dst ^ target) };
     }
     let (from, to) = (any_is_zero(from), any_is_zero(to));
-    if !(from || to || head.protocol == ICMP) || head.version_and_length >> 4 != 4 {
+    if !(from || to || head.protocol == ICMP) || !matches!(head.version_and_length, 0x45..=0x4f) {
         return None;
     }
     // Only the first fragment has the ports.
@@ -159,8 +159,14 @@ fn ipv6(skb: *mut __sk_buff, found: &mut Found) -> Option<Ip> {
     let (mut from, mut to) = ([0; MAX_TARGETS], [0; MAX_TARGETS]);
     for (slot, target) in TARGETS_V6.chunks_exact(2).enumerate() {
         let target = [target[0].load(), target[1].load()];
-        from[slot] = fold(head.src[0] ^ target[0] | head.src[1] ^ target[1]);
-        to[slot] = fold(head.dst[0] ^ target[0] | head.dst[1] ^ target[1]);
+        (from[slot], to[slot]) = if target[0] | target[1] == 0 {
+            (1, 1)
+        } else {
+            (
+                fold(head.src[0] ^ target[0] | head.src[1] ^ target[1]),
+                fold(head.dst[0] ^ target[0] | head.dst[1] ^ target[1]),
+            )
+        };
     }
     let (from, to) = (any_is_zero(from), any_is_zero(to));
     let mut protocol = head.next;
@@ -274,14 +280,21 @@ struct Extension {
 #[inline(always)]
 fn transport(skb: *mut __sk_buff, found: &mut Found, ip: Ip, quoted: bool) -> bool {
     let Ip { protocol, l4, end, from, to } = ip;
-    let Some(ports) = load::<[u16; 2]>(skb, found.base, l4) else { return false };
+    // Ports behind the datagram's own end are nobody's. A quoted one may be cut short, but says how long it was, and
+    // the first eight bytes are always quoted (RFC 792): a whole UDP header.
+    if end < l4 + 8 {
+        return false;
+    }
+    let Some(ports) = load::<[u16; 4]>(skb, found.base, l4) else { return false };
     let packet = &mut found.seen.packet;
     packet.src_port = u16::from_be(ports[0]);
     packet.dst_port = u16::from_be(ports[1]);
     let port = TARGET_PORT.load();
-    if !(from && packet.src_port == port || to && packet.dst_port == port) {
+    let to = to && packet.dst_port == port;
+    if !(to || from && packet.src_port == port) {
         return false;
     }
+    found.client_port = u32::from(if to { packet.src_port } else { packet.dst_port });
     let payload = if protocol == UDP {
         l4 + 8
     } else if quoted {
@@ -289,7 +302,8 @@ fn transport(skb: *mut __sk_buff, found: &mut Found, ip: Ip, quoted: bool) -> bo
     } else {
         let Some(tcp) = load::<[u8; 2]>(skb, found.base, l4 + 12) else { return false };
         packet.tcp_flags = tcp[1];
-        l4 + u32::from(tcp[0] >> 4) * 4
+        // A header that ends within itself carries nothing.
+        if tcp[0] < 0x50 { end } else { l4 + u32::from(tcp[0] >> 4) * 4 }
     };
     found.payload = payload;
     found.payload_len = if end > payload { end - payload } else { 0 };
@@ -327,7 +341,7 @@ impl Header for Extension {}
 impl Header for u16 {}
 impl Header for [u8; 2] {}
 impl Header for [u8; 4] {}
-impl Header for [u16; 2] {}
+impl Header for [u16; 4] {}
 
 #[inline(always)]
 fn load<T: Header>(skb: *mut __sk_buff, base: u32, offset: u32) -> Option<T> {

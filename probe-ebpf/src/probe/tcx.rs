@@ -6,6 +6,7 @@ use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use hostdns_probe_ebpf::hook;
 
 use crate::{
+    early::{Start, worth_parsing},
     emit,
     parse::{Found, parse},
     settings::OWN_NETNS,
@@ -26,6 +27,9 @@ pub(crate) fn hostdns_egress(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn observe(skb: *mut __sk_buff, hook: u8) -> i32 {
+    if !worth_parsing(skb, Start::Device) {
+        return NEXT;
+    }
     let mut place = MaybeUninit::uninit();
     let found = Found::zeroed(&mut place);
     if parse(skb, found) {

@@ -93,7 +93,7 @@ unsafe fn remember(seen: *const Seen, key: u64) -> Option<Record> {
         hook: 0,
         recalled: 1,
         captured: 0,
-        _reserved: 0,
+        payload_len: 0,
         packet: seen.packet,
     })
 }

@@ -19,9 +19,9 @@ use crate::{
     trace::{
         EventCounts, Hook, PacketTrace,
         correlate::{Horizon, correlate},
-        event::{Cover, Event, Topology},
-        load,
-        tracer::{Follow, InterfaceToWatch, TraceConfig, Tracer, boot_ns},
+        event::{Event, Topology},
+        hooking, load,
+        tracer::{Tracer, boot_ns},
     },
 };
 
@@ -74,10 +74,18 @@ pub(super) struct Followed {
 impl Following {
     /// Attaches what can be attached. Where nothing can, the questions are asked all the same.
     pub(super) async fn start(options: &Options, facts: &Facts, topology: Topology, vantages: &[Vantage]) -> Self {
-        let (config, absent) = config(options, facts, &topology, vantages);
+        let asking: Vec<&str> = vantages.iter().filter_map(|vantage| vantage.interface.as_deref()).collect();
+        let (config, absent) = hooking::config(
+            facts,
+            &options.sources.targets,
+            &topology,
+            &asking,
+            &options.interfaces,
+            options.all_interfaces,
+        );
         let (tracer, mut hooks) = match Tracer::start(config).await {
             Ok(tracer) => (Some(Arc::new(tracer)), Vec::new()),
-            Err(error) => (None, vec![unattached("eBPF", None, load::chain(&error))]),
+            Err(error) => (None, vec![hooking::unattached("eBPF", None, load::chain(&error))]),
         };
         hooks.extend(absent);
         let shared = Arc::new(Mutex::new(Shared {
@@ -143,7 +151,7 @@ impl Following {
         let mut shared = lock(&self.shared);
         let mut events = self.tracer.as_ref().map_or_else(EventCounts::default, |tracer| tracer.counts());
         events.lost += shared.overflowed;
-        shared.topology.cover = cover(&hooks, &shared.topology, events);
+        shared.topology.cover = hooking::cover(&hooks, &shared.topology, events.lost == 0);
         let traces = correlate(&shared.events, &shared.topology, Horizon { now_ns: boot_ns(), last: true });
         Followed { topology: shared.topology.clone(), hooks, traces, events }
     }
@@ -151,56 +159,6 @@ impl Following {
 
 /// The note of a question that the check's own budget ended (HDP009).
 pub(super) const OUT_OF_TIME: &str = "the check ran out of its time budget";
-
-/// What to hook, and the wishes that no device fulfils.
-fn config(options: &Options, facts: &Facts, topology: &Topology, vantages: &[Vantage]) -> (TraceConfig, Vec<Hook>) {
-    let asking: Vec<&str> = vantages.iter().filter_map(|vantage| vantage.interface.as_deref()).collect();
-    let worth = topology.worth_watching(&asking);
-    let wished = |name: &str| options.all_interfaces || options.interfaces.iter().any(|glob| glob.matches(name));
-    let more = topology
-        .devices
-        .iter()
-        .filter(|device| wished(&device.name) && !worth.iter().any(|known| known.index == device.index));
-    let watch = |device: &crate::trace::event::Device, needed: bool| InterfaceToWatch {
-        index: device.index,
-        name: device.name.clone(),
-        layer3: facts
-            .network
-            .links
-            .get()
-            .is_some_and(|links| links.iter().any(|link| link.index == device.index && link.layer3)),
-        exit: device.role.leaves_the_node(),
-        needed,
-    };
-    let interfaces = worth.iter().map(|device| watch(device, true)).chain(more.map(|device| watch(device, false)));
-    let absent = options
-        .interfaces
-        .iter()
-        .filter(|glob| !topology.devices.iter().any(|device| glob.matches(&device.name)))
-        .map(|glob| unattached("tcx", Some(glob.as_str()), "the node has no such interface (--interface)".to_owned()))
-        .collect();
-    let config = TraceConfig {
-        targets: options.sources.targets.clone(),
-        cgroup_root: facts.kernel.cgroup_root.get().cloned(),
-        interfaces: interfaces.collect(),
-        own_netns: topology.node,
-        pod_netns: topology.pods.iter().map(|&(cookie, _)| cookie).collect(),
-        btf: None,
-        follow: if options.all_interfaces { Follow::All } else { Follow::Listed },
-        force_clsact: false,
-    };
-    (config, absent)
-}
-
-fn unattached(name: &str, interface: Option<&str>, reason: String) -> Hook {
-    Hook {
-        name: name.to_owned(),
-        interface: interface.map(ToOwned::to_owned),
-        attached: false,
-        reason: Some(reason),
-        since_ns: 0,
-    }
-}
 
 /// Reads until it is told to stop, and wakes whoever has waited long enough.
 async fn read(tracer: Arc<Tracer>, shared: Arc<Mutex<Shared>>) {
@@ -223,7 +181,7 @@ async fn read(tracer: Arc<Tracer>, shared: Arc<Mutex<Shared>>) {
         looked = Instant::now();
         let shared = &mut *lock(&shared);
         if shared.waiting.values().any(|waiting| waiting.tell.is_some()) {
-            shared.topology.cover = cover(&tracer.hooks(), &shared.topology, tracer.counts());
+            shared.topology.cover = hooking::cover(&tracer.hooks(), &shared.topology, tracer.counts().lost == 0);
             shared.wake();
         }
     }
@@ -286,23 +244,6 @@ fn evidence(trace: &PacketTrace) -> Option<Evidence> {
         _ => return None,
     };
     Some(Evidence { ended: trace.ended, note })
-}
-
-/// Which silence means something: hooks that were in place before the first sighting, nothing lost.
-fn cover(hooks: &[Hook], topology: &Topology, events: EventCounts) -> Cover {
-    let on = |name: &str| hooks.iter().any(|hook| hook.attached && hook.name.starts_with(name));
-    let exits = topology.devices.iter().filter(|device| device.role.leaves_the_node()).all(|device| {
-        hooks.iter().any(|hook| {
-            hook.attached && hook.interface.as_deref() == Some(&device.name) && hook.name.contains("egress")
-        })
-    });
-    Cover {
-        sockets: on("cgroup_skb egress") && on("cgroup_skb ingress"),
-        drops: on("tp_btf kfree_skb"),
-        transmit: on("tp_btf net_dev_start_xmit"),
-        exits,
-        complete: events.lost == 0,
-    }
 }
 
 /// What the lock guards is whole after every step: a panic elsewhere does not spoil it.

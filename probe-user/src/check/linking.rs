@@ -14,7 +14,10 @@ pub(super) fn link(queries: &mut [Query], traces: &mut Vec<PacketTrace>, asks: &
         traces.drain(..).filter_map(|trace| owner(&trace).map(|index| (index, trace))).collect();
     for ((index, trace), id) in owned.iter_mut().zip(1..) {
         trace.id = id;
-        queries[*index].traces.push(id);
+        let query = &mut queries[*index];
+        query.traces.push(id);
+        // A TCP socket whose connect was cut short never said which address it had; its packets did.
+        query.source = query.source.map(|known| if known.ip().is_unspecified() { trace.flow.src } else { known });
     }
     *traces = owned.into_iter().map(|(_, trace)| trace).collect();
 }

@@ -143,7 +143,7 @@ pub fn forwarding_off(case: &Case<'_>) -> Vec<Remedy> {
 pub fn forwarding_on() -> Remedy {
     Remedy::new("Talos: let host DNS serve the address.")
         .step("talosctl -n NODE patch machineconfig --patch @hostdns.yaml")
-        .step("talosctl -n NODE get hostdnsconfig,addressstatus,dnsresolvecache")
+        .step("talosctl -n NODE get dnsresolvecache   (udp- and tcp- of the address should be running)")
         .patch("machine:\n  features:\n    hostDNS:\n      enabled: true\n      forwardKubeDNSToHost: true\n")
         .caution(
             "CoreDNS reads its upstreams at its start: restart it afterwards. On Talos 1.14 and later a ResolverConfig \

@@ -133,7 +133,9 @@ impl Check {
     /// The scenario, if one is named, and the arguments for check.
     fn split(&self) -> (Option<&str>, &[String]) {
         match self.rest.split_first() {
-            Some((first, rest)) if self.lab.is_none() && !first.starts_with('-') => (Some(first), rest),
+            Some((first, rest)) if self.lab.is_none() && !first.starts_with('-') => {
+                (Some(first), rest.strip_prefix(&["--".to_owned()]).unwrap_or(rest))
+            }
             _ => (None, &self.rest),
         }
     }
@@ -293,7 +295,14 @@ fn run_matrix(args: &MatrixArgs) -> anyhow::Result<ExitCode> {
     let globs = globs.collect::<anyhow::Result<Vec<_>>>()?;
     let all = scenarios::all().into_iter();
     let wanted: Vec<Scenario> =
+<<<<<<< HEAD
         all.filter(|row| globs.is_empty() || globs.iter().any(|glob| glob.matches(row.name))).collect();
+=======
+        scenarios::all().into_iter().filter(|row| only.as_ref().is_none_or(|glob| glob.matches(row.name))).collect();
+    if wanted.is_empty() {
+        return Err(lab::Error::NoSuchScenario(args.only.clone().unwrap_or_default()).into());
+    }
+>>>>>>> main
     standing::clear_leftovers()?;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = args.jobs.unwrap_or(2 * processors);
@@ -390,6 +399,7 @@ mod tests {
         let with_scenario = check(&["issue-36761-leak", "--output", "json"]);
         let json = ["--output".to_owned(), "json".to_owned()];
         assert_eq!(with_scenario.split(), (Some("issue-36761-leak"), &json[..]));
+        assert_eq!(check(&["x", "--", "-v"]).split(), (Some("x"), &["-v".to_owned()][..]));
         let with_lab = check(&["--lab", "mine", "--output", "json"]);
         assert_eq!((with_lab.lab.as_deref(), with_lab.split()), (Some("mine"), (None, &json[..])));
         assert_eq!(check(&["--", "--output", "json"]).split(), (None, &json[..]));

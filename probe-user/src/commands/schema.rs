@@ -8,6 +8,7 @@ use crate::{
     commands::Exit,
     printer::Printer,
     report::{Report, SCHEMA},
+    trace::transaction,
 };
 
 #[derive(Args, Clone, Debug)]
@@ -31,6 +32,7 @@ const SCHEMAS: &[Entry] = &[
     (SCHEMA, || schema_for!(Report)),
     #[cfg(all(feature = "probe", target_os = "linux"))]
     (super::query::SCHEMA, || schema_for!(super::query::QueryReport)),
+    (transaction::SCHEMA, || schema_for!(transaction::Transaction)),
 ];
 
 /// # Errors

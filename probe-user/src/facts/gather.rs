@@ -21,7 +21,6 @@ mod http;
 mod kernel;
 mod layout;
 mod maps;
-mod netlink;
 mod network;
 mod pod_names;
 mod pods;
@@ -119,6 +118,23 @@ pub async fn gather(sources: &Sources) -> Facts {
         facts.cilium.devices = devices(facts.cilium.devices, pinned);
     }
     facts
+}
+
+/// Links, listeners and pods as they are by now, for whoever watches a node for longer. What cannot be read stays as
+/// it was.
+pub async fn refresh(sources: &Sources, facts: &mut Facts) {
+    let (network, processes) = tokio::join!(
+        on_thread(sources, "network", |s| network::read(&s.proc_root, &s.targets)),
+        on_thread(sources, "processes", of_processes),
+    );
+    match network {
+        Ok(network) => facts.network = network,
+        Err(why) => tracing::warn!("{why}"),
+    }
+    match processes {
+        Ok(found) => (facts.listeners, facts.pods) = (found.listeners, found.pods),
+        Err(why) => tracing::warn!("{why}"),
+    }
 }
 
 /// Cilium's drops by now, to be compared with those before the queries.

@@ -3,6 +3,7 @@
 
 mod answers;
 mod http;
+pub(super) mod settings;
 
 use std::{
     ffi::OsString,

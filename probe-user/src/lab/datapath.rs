@@ -42,8 +42,8 @@ pub enum Error {
     Write { path: PathBuf, source: io::Error },
     #[error("rtnetlink: {what}: {source}")]
     Netlink { what: &'static str, source: io::Error },
-    #[error("rtnetlink sent what cannot be read: {0}")]
-    Decode(String),
+    #[error("the node's addresses cannot be read: {0}")]
+    Addresses(String),
     #[error("a lab has one or two external devices, not {0}")]
     Devices(usize),
     #[error(transparent)]

@@ -51,15 +51,15 @@ pub fn of_node() -> Result<(), Error> {
     Ok(())
 }
 
-/// Mounts what a pod has: an /etc of its own with `files` in it (paths below /etc).
+/// Mounts what a pod has: a `folder` of its own with `files` in it (paths below the folder).
 ///
 /// # Errors
 /// A mount or a file fails.
-pub fn of_pod(files: &[(String, String)]) -> Result<(), Error> {
+pub fn of_pod(folder: &Path, files: &[(String, String)]) -> Result<(), Error> {
     make_private()?;
-    mount_new("tmpfs", "/etc", Some("mode=0755"))?;
+    mount_new("tmpfs", &folder.display().to_string(), Some("mode=0755"))?;
     for (path, text) in files {
-        let path = Path::new("/etc").join(path);
+        let path = folder.join(path);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(Error::io(format!("cannot make {}", folder.display())))?;
         }

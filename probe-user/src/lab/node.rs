@@ -4,7 +4,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     os::fd::RawFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -16,10 +16,12 @@ use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    Error, cgroup,
+    Error,
+    agent::settings,
+    cgroup,
     datapath::Datapath,
     dns, mounts,
-    pod::{PodPlan, RunningPod, Work, read_line_of, say, set_comm, wait_for_end},
+    pod::{Files, PodPlan, RunningPod, Work, read_line_of, say, set_comm, wait_for_end},
     scenario::{CoreDns, NodeSpec},
     topology::{self, NODE_V4, OUTSIDE_V4},
 };
@@ -81,7 +83,8 @@ fn stand() -> Result<(), Error> {
     for pod in pods_of(&plan, &lab_cgroup) {
         pods.push(RunningPod::start(pod, &plan.name)?);
     }
-    for pod in &mut pods {
+    let mut agent = RunningPod::start(agent_of(&plan, &lab_cgroup), &plan.name)?;
+    for pod in pods.iter_mut().chain([&mut agent]) {
         pod.made()?;
     }
     let topology = topology::build(&plan.spec, &outside, &pods)?;
@@ -96,7 +99,7 @@ fn stand() -> Result<(), Error> {
     let upstream = SocketAddr::new(OUTSIDE_V4.into(), DNS_PORT);
     let _host_dns = dns::serve(dns::Role::Forwarder { upstream }, &listens(&plan.spec))
         .map_err(Error::io("cannot serve host DNS"))?;
-    for pod in &mut pods {
+    for pod in pods.iter_mut().chain([&mut agent]) {
         pod.serve()?;
     }
     let places = pods.iter().map(|pod| PodPlace {
@@ -144,16 +147,37 @@ fn listens(spec: &NodeSpec) -> Vec<dns::Listen> {
     listens
 }
 
+fn cgroup_of(lab_cgroup: &Path, number: u8) -> PathBuf {
+    let uid = format!("5f0c1d2e-7a4b-4c3d-9e8f-0000000000{number:02x}");
+    let container = format!("{number:02x}").repeat(32);
+    lab_cgroup.join(cgroup::of_pod(&uid, &container))
+}
+
+/// Cilium's agent: a process on the node's network that has its settings below its own /tmp. What it answers comes from
+/// [`Datapath`].
+fn agent_of(plan: &NodePlan, lab_cgroup: &Path) -> PodPlan {
+    PodPlan {
+        name: "cilium-agent".into(),
+        comm: "cilium-agent".into(),
+        program: "cilium-agent".into(),
+        cgroup: cgroup_of(lab_cgroup, 4),
+        host_network: true,
+        hostname: None,
+        files: Some(Files { folder: "/tmp".into(), files: settings::files(&plan.spec.cilium) }),
+        work: Work::Idle,
+        interface: String::new(),
+        endpoint_id: 0,
+        identity: 0,
+    }
+}
+
 /// The node's pods: CoreDNS, Cilium's health endpoint and an ordinary one.
-fn pods_of(plan: &NodePlan, lab_cgroup: &std::path::Path) -> Vec<PodPlan> {
-    let place = |number: u8| {
-        let uid = format!("5f0c1d2e-7a4b-4c3d-9e8f-0000000000{number:02x}");
-        let container = format!("{number:02x}").repeat(32);
-        lab_cgroup.join(cgroup::of_pod(&uid, &container))
-    };
+fn pods_of(plan: &NodePlan, lab_cgroup: &Path) -> Vec<PodPlan> {
+    let place = |number| cgroup_of(lab_cgroup, number);
     let nameserver = plan.spec.host_dns.first().map_or(NODE_RESOLVER, |dns| dns.address);
     // kubelet's resolvConf on Talos (/system/resolved/resolv.conf): the service address of host DNS.
     let resolv = |text: String| ("resolv.conf".to_owned(), text);
+    let etc = |files| Some(Files { folder: "/etc".into(), files });
     let coredns = plan.spec.coredns;
     let mut pods = Vec::new();
     if coredns != CoreDns::Elsewhere {
@@ -171,7 +195,7 @@ fn pods_of(plan: &NodePlan, lab_cgroup: &std::path::Path) -> Vec<PodPlan> {
             cgroup: place(1),
             host_network,
             hostname: (!host_network).then(|| "coredns-7c9d-x2k4p".into()),
-            files: Some(vec![resolv(format!("nameserver {nameserver}\n")), ("coredns/Corefile".into(), corefile)]),
+            files: etc(vec![resolv(format!("nameserver {nameserver}\n")), ("coredns/Corefile".into(), corefile)]),
             work: plan.coredns.clone().map_or(Work::Forward, Work::Coredns),
             interface: "lxc5f2a1c09d3e7".into(),
             endpoint_id: 1209,
@@ -199,7 +223,7 @@ fn pods_of(plan: &NodePlan, lab_cgroup: &std::path::Path) -> Vec<PodPlan> {
         cgroup: place(3),
         host_network: false,
         hostname: Some("app-6b7f-q8s5t".into()),
-        files: Some(vec![resolv("search default.svc.cluster.local\nnameserver 10.96.0.10\n".into())]),
+        files: etc(vec![resolv("search default.svc.cluster.local\nnameserver 10.96.0.10\n".into())]),
         work: Work::Idle,
         interface: "lxc014991a937be".into(),
         endpoint_id: 377,

@@ -34,13 +34,21 @@ pub struct PodPlan {
     pub host_network: bool,
     /// UTS name; none: the node's.
     pub hostname: Option<String>,
-    /// Files below /etc, in the pod's own mount namespace; none: it shares the node's.
-    pub files: Option<Vec<(String, String)>>,
+    /// Files of its own; none: it shares the node's.
+    pub files: Option<Files>,
     pub work: Work,
     /// Its device on the node's side.
     pub interface: String,
     pub endpoint_id: u16,
     pub identity: u32,
+}
+
+/// A folder in the process' own mount namespace, empty but for these files.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Files {
+    pub folder: PathBuf,
+    /// Names below the folder, and what is in them.
+    pub files: Vec<(String, String)>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -149,8 +157,8 @@ pub fn run() -> Result<(), Error> {
     if let Some(hostname) = &plan.hostname {
         nix::unistd::sethostname(hostname).map_err(Error::sys("cannot set a pod's hostname"))?;
     }
-    if let Some(files) = &plan.files {
-        mounts::of_pod(files)?;
+    if let Some(Files { folder, files }) = &plan.files {
+        mounts::of_pod(folder, files)?;
     }
     set_comm(&plan.comm);
     say("made")?;

@@ -33,7 +33,7 @@ pub fn version(facts: &Facts) -> Option<Version> {
 pub fn host_routing(facts: &Facts) -> Result<(HostRouting, String), String> {
     let cilium = &facts.cilium;
     if let Some(&mode) = cilium.host_routing.get() {
-        return Ok((mode, format!("host routing is {mode:?} ({})", cilium.host_routing.source())));
+        return Ok((mode, format!("host routing is {} ({})", mode.as_str(), cilium.host_routing.source())));
     }
     if cilium.legacy_routing_configured.get() == Some(&true) {
         return Ok((HostRouting::Legacy, "enable-host-legacy-routing is true, so host routing is Legacy".into()));

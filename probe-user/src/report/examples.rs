@@ -70,7 +70,7 @@ pub(crate) fn leak() -> Report {
             ended: Some(Ended::Leaked),
             direction: Direction::Request,
             cause: Some("HDP201".into()),
-            summary: "Pods on cp-1 cannot reach host DNS 169.254.116.108:53. Their queries leave the node through eth0, masqueraded as 192.168.77.2, and nobody answers.".into(),
+            summary: "Pods on cp-1 cannot reach host DNS 169.254.116.108:53. Their queries leave the node through eth0, masqueraded as 192.168.77.2, instead of reaching the node's own server.".into(),
         })
     }
 }

@@ -21,7 +21,7 @@ const EVIDENCE: usize = 5;
 /// `out` cannot be written.
 pub fn render(report: &Report, options: &Options, out: &mut dyn Write) -> io::Result<()> {
     let all = view::cause(report)
-        .map_or(Room::ALL, |cause| Room { remedies: cause.remedies.len(), evidence: cause.evidence.len() });
+        .map_or(Room::ALL, |cause| Room { remedies: cause.remedies.len(), evidence: view::reasons(report).len() });
     let mut page = compose(report, options, all);
     if !options.verbose {
         let fewer = (1..all.remedies).rev().map(|remedies| Room { remedies, ..all });
@@ -77,7 +77,9 @@ fn verdict(report: &Report, page: &mut Page) {
         Status::Fail => (BAD, "FAIL  "),
         Status::Unknown => (WARN, "UNKNOWN  "),
     };
-    let code = report.verdict.cause.as_ref().map(|code| match view::cause(report) {
+    // What ails a node that passes is a warning, and has its own line.
+    let cause = report.verdict.cause.as_ref().filter(|_| report.verdict.status != Status::Pass);
+    let code = cause.map(|code| match view::cause(report) {
         Some(cause) => format!("{} {}", cause.code, cause.slug),
         None => code.clone(),
     });
@@ -121,10 +123,11 @@ fn why(report: &Report, shown: usize, page: &mut Page) {
     if let Some(cause) = view::cause(report) {
         page.blank();
         page.prose((BOLD, "  Why     "), &sentence(&cause.title));
-        for evidence in cause.evidence.iter().take(shown) {
-            page.prose((PLAIN, "          "), &sentence(evidence));
+        let reasons = view::reasons(report);
+        for reason in reasons.iter().take(shown) {
+            page.prose((PLAIN, "          "), &sentence(reason));
         }
-        if let Some(more @ 1..) = cause.evidence.len().checked_sub(shown) {
+        if let Some(more @ 1..) = reasons.len().checked_sub(shown) {
             page.prose((DIM, "          "), &format!("({more} more with -v)"));
         }
     }

@@ -11,6 +11,9 @@ use crate::checks::{Finding, Severity};
 /// Code of `snat-entry-to-address`, which has a place of its own in the text report.
 const PAST_LEAKS: &str = "HDP209";
 
+/// Code of `coredns-not-on-this-node`.
+const ASKED_OTHERS: &str = "HDP301";
+
 /// The finding that the verdict names as its cause.
 #[must_use]
 pub fn cause(report: &Report) -> Option<&Finding> {
@@ -25,12 +28,26 @@ pub fn past_leaks(report: &Report) -> Option<&Finding> {
     (cause(report) != Some(past)).then_some(past)
 }
 
-/// What else deserves a line: failures and warnings that are neither the cause, nor its symptom, nor shown elsewhere.
+/// The cause's evidence that explains. What single queries came to, the table and the telling packet show already; of
+/// that one line is kept where there is nothing else.
+#[must_use]
+pub fn reasons(report: &Report) -> Vec<&str> {
+    let Some(cause) = cause(report) else { return Vec::new() };
+    let of_a_query = |line: &&String| {
+        line.starts_with("and ") || report.queries.iter().any(|query| line.starts_with(&query.label()))
+    };
+    let reasons: Vec<&str> = cause.evidence.iter().filter(|line| !of_a_query(line)).map(String::as_str).collect();
+    if reasons.is_empty() { cause.evidence.iter().take(1).map(String::as_str).collect() } else { reasons }
+}
+
+/// What else deserves a line: failures and warnings that are neither told above (as a cause is, and its symptom) nor
+/// elsewhere; and from whom the answers are, where CoreDNS could not be asked.
 pub fn further(report: &Report) -> impl Iterator<Item = &Finding> {
-    let cause = cause(report);
+    let told = cause(report).filter(|_| report.verdict.status != Status::Pass);
     report.findings.iter().filter(move |finding| {
-        let symptom = cause.is_some() && is_symptom(&finding.code);
-        finding.severity != Severity::Info && Some(*finding) != cause && finding.code != PAST_LEAKS && !symptom
+        let symptom = told.is_some() && is_symptom(&finding.code);
+        let worth_a_line = finding.severity != Severity::Info || finding.code == ASKED_OTHERS;
+        worth_a_line && Some(*finding) != told && finding.code != PAST_LEAKS && !symptom
     })
 }
 

@@ -1,9 +1,6 @@
 //! Attaches the programs, cheapest cover first. A hook that cannot be had is a line of the report, not an error.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-};
+use std::{fs::File, path::Path};
 
 use aya::{
     Btf, Ebpf,
@@ -77,13 +74,13 @@ pub(crate) fn hook(name: &str, interface: Option<&str>, result: Result<Option<St
     Hook { name: name.to_owned(), interface, attached, reason, since_ns: if attached { boot_ns() } else { 0 } }
 }
 
-/// Both socket hooks, at the root of cgroup v2.
+/// Both socket hooks, at the root of cgroup v2. Whoever gathers facts looks for it; without it they are not attached.
 pub(crate) fn sockets(ebpf: &mut Ebpf, root: Option<&Path>, netns_known: bool) -> Vec<Hook> {
-    let root = root.map_or_else(find_cgroup_root, |root| Ok(root.to_owned()));
     let mut attach = |name: &str, side: CgroupSkbAttachType| -> Result<Option<String>, String> {
-        let root = root.clone()?;
-        let file =
-            File::open(&root).map_err(|error| format!("cannot open cgroup v2 at {}: {error}", root.display()))?;
+        let root = root.ok_or(
+            "the root of cgroup v2 is not known (--cgroup-root names it); sockets' own view of packets is missing",
+        )?;
+        let file = File::open(root).map_err(|error| format!("cannot open cgroup v2 at {}: {error}", root.display()))?;
         let program: &mut CgroupSkb = program(ebpf, name)?;
         // aya 0.14 passes a mode other than Single on as a flag that links do not take; links coexist anyway.
         program
@@ -95,37 +92,6 @@ pub(crate) fn sockets(ebpf: &mut Ebpf, root: Option<&Path>, netns_known: bool) -
     let egress = attach("hostdns_sockout", CgroupSkbAttachType::Egress);
     let ingress = attach("hostdns_sockin", CgroupSkbAttachType::Ingress);
     vec![hook("cgroup_skb egress", None, egress), hook("cgroup_skb ingress", None, ingress)]
-}
-
-/// The root of the cgroup v2 hierarchy, whose directory has inode 1 (kernfs: the root node's id). In a private cgroup
-/// namespace only a subtree is mounted, which shows nothing of the other pods.
-fn find_cgroup_root() -> Result<PathBuf, String> {
-    use std::os::unix::fs::MetadataExt as _;
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
-    let mut subtree = None;
-    for line in mounts.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
-        if right.split(' ').next() != Some("cgroup2") {
-            continue;
-        }
-        let Some(path) = left.split(' ').nth(4) else { continue };
-        let path = PathBuf::from(path.replace("\\040", " "));
-        match std::fs::metadata(&path) {
-            Ok(meta) if meta.ino() == 1 => return Ok(path),
-            Ok(_) => subtree = Some(path),
-            Err(_) => {}
-        }
-    }
-    Err(subtree.map_or_else(
-        || "cgroup v2 is not mounted here; mount the host's /sys/fs/cgroup into the container".to_owned(),
-        |path| {
-            format!(
-                "{} is a private cgroup namespace's part of cgroup v2, not its root; run with the host's cgroup \
-                 namespace, or mount the host's /sys/fs/cgroup and name it",
-                path.display()
-            )
-        },
-    ))
 }
 
 /// Both tracepoints.

@@ -19,6 +19,8 @@ pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xeb9f;
 
+const SHORT: Error = Error::Malformed("it is cut short");
+
 // BTF_KIND_* of include/uapi/linux/btf.h.
 const INT: u32 = 1;
 const ARRAY: u32 = 3;
@@ -38,13 +40,16 @@ const ENUM64: u32 = 19;
 /// Anonymous structs and unions nest a few levels; more is not BTF of a kernel.
 const MAX_DEPTH: u32 = 16;
 
-/// BTF, with the place of every type.
+/// One type in so many has its place noted; a kernel has some 150 000 of them, and a dozen are needed.
+const STRIDE: u32 = 512;
+
+/// BTF, walked only as far as something is looked for in it.
 #[derive(Debug)]
 pub struct Btf<'a> {
     types: &'a [u8],
     strings: &'a [u8],
-    /// Offset of type `id` in `types`, at `id - 1`.
-    index: Vec<u32>,
+    /// Offsets in `types` of the types 1, 1 + [`STRIDE`], and so on.
+    places: Vec<usize>,
 }
 
 /// The offsets that the programs need, in bytes.
@@ -66,24 +71,24 @@ pub struct Kernel {
     pub drop_reasons: BTreeMap<u32, String>,
 }
 
-impl Kernel {
-    /// Reads the BTF file.
-    ///
-    /// # Errors
-    /// It cannot be read, or does not hold what is needed.
-    pub fn read(path: &Path) -> Result<Self, Error> {
-        let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.display().to_string(), source })?;
-        Self::parse(&bytes)
-    }
+/// The bytes of the BTF file: some six megabytes.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|source| Error::Read { path: path.display().to_string(), source })
+}
 
+impl Kernel {
     /// # Errors
     /// The bytes are no BTF of this machine's byte order, or lack a struct or field.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        let btf = Btf::parse(bytes)?;
-        let [skb, device, net] = btf.find_all([(STRUCT, "sk_buff"), (STRUCT, "net_device"), (STRUCT, "net")])?;
-        let offset = |id: Option<u32>, path: &[&str]| -> Result<u32, Error> {
-            let id = id.ok_or_else(|| Error::Missing(path.join(".")))?;
-            btf.offset(id, &path[1..])?.ok_or_else(|| Error::Missing(path.join(".")))
+        let mut btf = Btf::parse(bytes)?;
+        let wanted = [(STRUCT, "sk_buff"), (STRUCT, "net_device"), (STRUCT, "net"), (ENUM, "skb_drop_reason")];
+        let [skb, device, net, reasons] = btf.find_all(wanted)?;
+        let mut offset = |head: Option<Head>, path: &[&str]| -> Result<u32, Error> {
+            let head = head.ok_or_else(|| Error::Missing(path.join(".")))?;
+            btf.offset(head, &path[1..])?.ok_or_else(|| Error::Missing(path.join(".")))
         };
         let offsets = Offsets {
             skb_dev: offset(skb, &["sk_buff", "dev"])?,
@@ -92,12 +97,12 @@ impl Kernel {
             dev_net: offset(device, &["net_device", "nd_net", "net"])?,
             net_cookie: offset(net, &["net", "net_cookie"])?,
         };
-        Ok(Self { offsets, drop_reasons: btf.drop_reasons()? })
+        Ok(Self { offsets, drop_reasons: btf.drop_reasons(reasons)? })
     }
 }
 
 /// One type's head: `struct btf_type`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Head {
     name: u32,
     kind: u32,
@@ -115,7 +120,6 @@ impl<'a> Btf<'a> {
     /// # Errors
     /// The bytes are no BTF of this machine's byte order.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
-        const SHORT: Error = Error::Malformed("it is cut short");
         let magic = bytes.get(..2).map(|magic| u16::from_ne_bytes([magic[0], magic[1]]));
         if magic != Some(MAGIC) {
             return Err(Error::Malformed("it does not begin with BTF's magic number"));
@@ -128,24 +132,26 @@ impl<'a> Btf<'a> {
         };
         let types = section(field(8)?, field(12)?).ok_or(SHORT)?;
         let strings = section(field(16)?, field(20)?).ok_or(SHORT)?;
-        let mut btf = Self { types, strings, index: Vec::with_capacity(types.len() / 24) };
-        let mut at = 0;
-        while at < types.len() {
-            let head = btf.head_at(at).ok_or(SHORT)?;
-            let len = head.len as usize;
-            let body = match head.kind {
-                INT | VAR | DECL_TAG => 4,
-                ARRAY => 12,
-                STRUCT | UNION | DATASEC | ENUM64 => 12 * len,
-                ENUM | FUNC_PROTO => 8 * len,
-                0 => return Err(Error::Malformed("a type of kind 0")),
-                kind if kind > ENUM64 => return Err(Error::Malformed("a kind of type newer than this program")),
-                _ => 0,
-            };
-            btf.index.push(u32::try_from(at).map_err(|_too_large| SHORT)?);
-            at = head.body + body;
+        Ok(Self { types, strings, places: vec![0] })
+    }
+
+    /// The type at `at`, and where the next one is; none at the end.
+    fn walk(&self, at: usize) -> Result<Option<(Head, usize)>, Error> {
+        if at >= self.types.len() {
+            return Ok(None);
         }
-        Ok(btf)
+        let head = self.head_at(at).ok_or(SHORT)?;
+        let len = head.len as usize;
+        let body = match head.kind {
+            INT | VAR | DECL_TAG => 4,
+            ARRAY => 12,
+            STRUCT | UNION | DATASEC | ENUM64 => 12 * len,
+            ENUM | FUNC_PROTO => 8 * len,
+            0 => return Err(Error::Malformed("a type of kind 0")),
+            kind if kind > ENUM64 => return Err(Error::Malformed("a kind of type newer than this program")),
+            _ => 0,
+        };
+        Ok(Some((head, head.body + body)))
     }
 
     fn head_at(&self, at: usize) -> Option<Head> {
@@ -160,9 +166,26 @@ impl<'a> Btf<'a> {
         })
     }
 
-    fn head(&self, id: u32) -> Option<Head> {
-        let at = self.index.get(id.checked_sub(1)? as usize)?;
-        self.head_at(*at as usize)
+    fn head(&mut self, id: u32) -> Result<Option<Head>, Error> {
+        let Some(target) = id.checked_sub(1) else { return Ok(None) };
+        let nearest = (target / STRIDE).min(self.places.len().saturating_sub(1) as u32);
+        let mut at = self.places.get(nearest as usize).copied().unwrap_or_default();
+        let mut index = nearest * STRIDE;
+        while let Some((head, next)) = self.walk(at)? {
+            if index == target {
+                return Ok(Some(head));
+            }
+            (at, index) = (next, index + 1);
+            self.note(index, at);
+        }
+        Ok(None)
+    }
+
+    /// Remembers the place of a type that was come past.
+    fn note(&mut self, index: u32, at: usize) {
+        if index.is_multiple_of(STRIDE) && (index / STRIDE) as usize == self.places.len() {
+            self.places.push(at);
+        }
     }
 
     fn name_is(&self, offset: u32, name: &str) -> bool {
@@ -175,41 +198,56 @@ impl<'a> Btf<'a> {
         std::str::from_utf8(&rest[..rest.iter().position(|&byte| byte == 0)?]).ok()
     }
 
-    /// Ids of the first types of these kinds and names, in one pass.
-    fn find_all<const N: usize>(&self, wanted: [(u32, &str); N]) -> Result<[Option<u32>; N], Error> {
+    /// The first types of these kinds and names, in one pass that ends with the last of them.
+    fn find_all<const N: usize>(&mut self, wanted: [(u32, &str); N]) -> Result<[Option<Head>; N], Error> {
         let mut found = [None; N];
-        for (id, &at) in (1..).zip(&self.index) {
-            let Some(head) = self.head_at(at as usize) else { continue };
-            for (slot, (kind, name)) in found.iter_mut().zip(&wanted) {
-                // A forward-like empty struct of the same name would have no members.
-                if slot.is_none() && head.kind == *kind && head.len > 0 && self.name_is(head.name, name) {
-                    *slot = Some(id);
+        let (mut at, mut index) = (0, 0);
+        while let Some((head, next)) = self.walk(at)? {
+            // A forward-like empty struct of the same name would have no members.
+            if matches!(head.kind, STRUCT | ENUM) && head.len > 0 {
+                for (slot, (kind, name)) in found.iter_mut().zip(&wanted) {
+                    if slot.is_none() && head.kind == *kind && self.name_is(head.name, name) {
+                        *slot = Some(head);
+                    }
+                }
+                if found.iter().all(Option::is_some) {
+                    break;
                 }
             }
+            (at, index) = (next, index + 1);
+            self.note(index, at);
         }
         Ok(found)
     }
 
     /// Offset in bytes of the field that `path` leads to, through named structs and anonymous ones.
-    fn offset(&self, id: u32, path: &[&str]) -> Result<Option<u32>, Error> {
+    fn offset(&mut self, of: Head, path: &[&str]) -> Result<Option<u32>, Error> {
         let Some((name, rest)) = path.split_first() else { return Ok(Some(0)) };
-        let Some((bits, of)) = self.member(id, name, 0)? else { return Ok(None) };
+        let Some((bits, of)) = self.member(of, name, 0)? else { return Ok(None) };
         if bits % 8 != 0 {
             return Err(Error::Malformed("a field that is needed is a bit field"));
         }
-        let Some(inner) = self.offset(of, rest)? else { return Ok(None) };
+        let inner = match self.head(of)? {
+            _ if rest.is_empty() => 0,
+            Some(of) => match self.offset(of, rest)? {
+                Some(inner) => inner,
+                None => return Ok(None),
+            },
+            None => return Ok(None),
+        };
         Ok(bits.checked_div(8).and_then(|bytes| bytes.checked_add(inner)))
     }
 
-    /// Offset in bits and type of member `name` of struct or union `id`.
-    fn member(&self, id: u32, name: &str, depth: u32) -> Result<Option<(u32, u32)>, Error> {
+    /// Offset in bits and type of member `name` of a struct or union.
+    fn member(&mut self, head: Head, name: &str, depth: u32) -> Result<Option<(u32, u32)>, Error> {
         if depth > MAX_DEPTH {
             return Err(Error::Malformed("structs nest too deeply"));
         }
-        let Some(head) = self.head(id) else { return Ok(None) };
         match head.kind {
             STRUCT | UNION => {}
-            TYPEDEF..=RESTRICT | TYPE_TAG => return self.member(head.of, name, depth + 1),
+            TYPEDEF..=RESTRICT | TYPE_TAG => {
+                return self.head(head.of)?.map_or(Ok(None), |of| self.member(of, name, depth + 1));
+            }
             _ => return Ok(None),
         }
         for member in 0..head.len as usize {
@@ -224,6 +262,7 @@ impl<'a> Btf<'a> {
                 return Ok(Some((bits, of)));
             }
             if self.name_is(named, "")
+                && let Some(of) = self.head(of)?
                 && let Some((inner, of)) = self.member(of, name, depth + 1)?
             {
                 return Ok(bits.checked_add(inner).map(|bits| (bits, of)));
@@ -233,9 +272,8 @@ impl<'a> Btf<'a> {
     }
 
     /// The constants of `enum skb_drop_reason`; empty on kernels before 5.17, which have none.
-    fn drop_reasons(&self) -> Result<BTreeMap<u32, String>, Error> {
-        let [id] = self.find_all([(ENUM, "skb_drop_reason")])?;
-        let Some(head) = id.and_then(|id| self.head(id)) else { return Ok(BTreeMap::new()) };
+    fn drop_reasons(&self, of: Option<Head>) -> Result<BTreeMap<u32, String>, Error> {
+        let Some(head) = of else { return Ok(BTreeMap::new()) };
         let mut names = BTreeMap::new();
         for member in 0..head.len as usize {
             let at = head.body + 8 * member;
@@ -256,122 +294,4 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Builds a small BTF blob.
-    #[derive(Default)]
-    struct Blob {
-        types: Vec<u8>,
-        strings: Vec<u8>,
-    }
-
-    impl Blob {
-        fn name(&mut self, name: &str) -> u32 {
-            if self.strings.is_empty() {
-                self.strings.push(0);
-            }
-            if name.is_empty() {
-                return 0;
-            }
-            let at = self.strings.len() as u32;
-            self.strings.extend(name.as_bytes());
-            self.strings.push(0);
-            at
-        }
-
-        fn words(&mut self, words: &[u32]) {
-            for word in words {
-                self.types.extend(word.to_ne_bytes());
-            }
-        }
-
-        /// Members: name, type, offset in bits.
-        fn composite(&mut self, kind: u32, name: &str, flag: bool, members: &[(&str, u32, u32)]) {
-            let name = self.name(name);
-            self.words(&[name, u32::from(flag) << 31 | kind << 24 | members.len() as u32, 0]);
-            for (name, of, bits) in members {
-                let name = self.name(name);
-                self.words(&[name, *of, *bits]);
-            }
-        }
-
-        fn bytes(&self) -> Vec<u8> {
-            let mut bytes = Vec::new();
-            bytes.extend(MAGIC.to_ne_bytes());
-            bytes.extend([1, 0]);
-            for word in [24, 0, self.types.len(), self.types.len(), self.strings.len()] {
-                bytes.extend((word as u32).to_ne_bytes());
-            }
-            bytes.extend(&self.types);
-            bytes.extend(&self.strings);
-            bytes
-        }
-    }
-
-    fn kernel() -> Blob {
-        let mut blob = Blob::default();
-        let int = blob.name("int");
-        blob.words(&[int, INT << 24, 4, 32]); // 1
-        blob.composite(UNION, "", false, &[("dev", 1, 0), ("dev_scratch", 1, 0)]); // 2
-        blob.composite(STRUCT, "", true, &[("next", 1, 0), ("", 2, 3 << 24 | 128)]); // 3
-        blob.composite(STRUCT, "sk_buff", false, &[("", 3, 0), ("len", 1, 192)]); // 4
-        blob.composite(STRUCT, "", false, &[("net", 1, 64)]); // 5
-        let typedef = blob.name("possible_net_t");
-        blob.words(&[typedef, TYPEDEF << 24, 5]); // 6
-        blob.composite(STRUCT, "net_device", false, &[("ifindex", 1, 32), ("nd_net", 6, 640)]); // 7
-        blob.composite(STRUCT, "net", false, &[("net_cookie", 1, 88 * 8)]); // 8
-        let reasons = blob.name("skb_drop_reason");
-        let none = blob.name("SKB_NOT_DROPPED_YET");
-        let socket = blob.name("SKB_DROP_REASON_NO_SOCKET");
-        blob.words(&[reasons, ENUM << 24 | 2, 4, none, 0, socket, 3]); // 9
-        blob
-    }
-
-    #[test]
-    fn fields_are_found_through_anonymous_members_and_typedefs() {
-        let kernel = Kernel::parse(&kernel().bytes()).unwrap();
-        let expected = Offsets { skb_dev: 16, skb_len: 24, dev_ifindex: 4, dev_net: 88, net_cookie: 88 };
-        assert_eq!(kernel.offsets, expected);
-        assert_eq!(kernel.drop_reasons[&3], "NO_SOCKET");
-        assert_eq!(kernel.drop_reasons[&0], "SKB_NOT_DROPPED_YET");
-    }
-
-    #[test]
-    fn a_struct_that_contains_itself_is_refused() {
-        let mut blob = kernel();
-        blob.types.clear();
-        blob.composite(STRUCT, "sk_buff", false, &[("", 1, 0)]);
-        assert!(Kernel::parse(&blob.bytes()).is_err());
-    }
-
-    #[test]
-    fn every_cut_is_an_error_and_never_a_panic() {
-        let bytes = kernel().bytes();
-        for len in 0..bytes.len() {
-            assert!(Kernel::parse(&bytes[..len]).is_err(), "{len} bytes passed for the whole");
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn any_flipped_byte_is_survived(at in 0..400_usize, value: u8) {
-            let mut bytes = kernel().bytes();
-            let at = at % bytes.len();
-            bytes[at] = value;
-            let _ = Kernel::parse(&bytes);
-        }
-    }
-
-    #[test]
-    fn the_running_kernel_is_understood() {
-        let path = Path::new(VMLINUX);
-        if !path.exists() {
-            eprintln!("left out: {VMLINUX} is not there");
-            return;
-        }
-        let kernel = Kernel::read(path).unwrap();
-        assert!(kernel.offsets.skb_dev > 0 && kernel.offsets.dev_ifindex > 0 && kernel.offsets.dev_net > 0);
-        assert!(kernel.drop_reasons.values().any(|name| name == "NO_SOCKET"));
-    }
-}
+mod tests;

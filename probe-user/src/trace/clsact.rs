@@ -14,14 +14,27 @@ use aya::programs::{
     tc::{NlOptions, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact, qdisc_detach_program},
 };
 
-use super::{attach::Side, guardian::Guardian, load};
+use super::{
+    attach::Side,
+    guardian::{self, Guardian},
+    load,
+};
 
 /// Cilium's filters have priority 1 too, and within one priority the newest filter runs first. aya's default would
 /// become 49152: behind Cilium's, whose verdict ends the chain, so it would never see a packet.
 pub(crate) const PRIORITY: u16 = 1;
 
-/// "HD": the upper half of our handles. The lower half tells instances apart.
-const HANDLE_MAJOR: u16 = 0x4844;
+/// "HD": the upper half of our handles, where the qdisc was there before us. The lower half tells instances apart.
+const ON_FOUND: u16 = 0x4844;
+
+/// "HQ": the same, where the qdisc is one that we made. A clsact qdisc itself can bear no mark (its handle is always
+/// ffff:, net/sched/sch_api.c), so the filters tell whoever finds them left over.
+const ON_OURS: u16 = 0x4851;
+
+/// Handle of a filter of this instance.
+pub(crate) const fn handle(instance: u16, qdisc_is_ours: bool) -> u32 {
+    (if qdisc_is_ours { ON_OURS } else { ON_FOUND } as u32) << 16 | instance as u32
+}
 
 /// Abstract socket names are per network namespace: whoever holds this one may remove filters that look left over.
 const LOCK: &[u8] = b"hostdns-probe-clsact";
@@ -39,10 +52,10 @@ pub(crate) struct Clsact {
 impl Clsact {
     /// Adds a filter, in the calling thread's namespace.
     pub(crate) fn attach(&mut self, program: &mut SchedClassifier, name: &str, side: Side) -> Result<(), String> {
-        let handle = handle();
+        let instance = instance();
         if self.guardian.is_none() {
             self.lock = lock();
-            let guardian = Guardian::start(handle.into(), self.lock.as_ref())
+            let guardian = Guardian::start(instance, self.lock.as_ref())
                 .map_err(|error| format!("cannot start the guardian that would remove the clsact filters: {error}"))?;
             self.guardian = Some(guardian);
         }
@@ -50,10 +63,12 @@ impl Clsact {
         let ours = match &self.prepared {
             Some((prepared, ours)) if prepared == name => *ours,
             _ => {
+                // Made by an instance that was killed, or by one that runs beside us: whoever goes last removes it.
+                let made = made_by_us(index);
                 if self.lock.is_some() {
                     remove_leftovers(name);
                 }
-                let ours = add_qdisc(name)?;
+                let ours = add_qdisc(name)? || made;
                 self.prepared = Some((name.to_owned(), ours));
                 ours
             }
@@ -62,6 +77,7 @@ impl Clsact {
         if let Some(guardian) = &self.guardian {
             guardian.watch(index, side, ours).map_err(|error| format!("the clsact guardian is gone: {error}"))?;
         }
+        let handle = TcHandle::from(handle(instance, ours));
         let options = NlOptions { priority: PRIORITY, handle, classid: None };
         program
             .attach_with_options(name, side.attach_type(), TcAttachOptions::Netlink(options))
@@ -70,10 +86,18 @@ impl Clsact {
     }
 }
 
-fn handle() -> TcHandle {
-    // The low half of the process id; 0 would be no handle of ours.
-    let minor = u16::try_from(std::process::id() & 0xffff).unwrap_or(1).max(1);
-    TcHandle::new(HANDLE_MAJOR, minor)
+/// The low half of the process id; 0 would be no handle of ours.
+fn instance() -> u16 {
+    u16::try_from(std::process::id() & 0xffff).unwrap_or(1).max(1)
+}
+
+/// The device's qdisc bears filters that say so.
+fn made_by_us(index: u32) -> bool {
+    let mut made = false;
+    if let Err(error) = guardian::filters(index, &mut |handle| made |= handle >> 16 == u32::from(ON_OURS)) {
+        tracing::debug!(%error, index, "whose qdisc this is stays unknown; it is left alone");
+    }
+    made
 }
 
 fn lock() -> Option<OwnedFd> {

@@ -7,20 +7,19 @@
 
 mod ending;
 mod hops;
+mod stream;
 
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
 };
 
+pub use self::stream::{Correlator, MAX_OPEN};
 use super::{
     Flow, HookKind, PacketTrace,
-    event::{Event, Topology},
+    event::{DnsHead, Event, Topology},
 };
-use crate::{
-    ended::{Direction, Ended},
-    facts::Transport,
-};
+use crate::{ended::Direction, facts::Transport};
 
 /// How long an `sk_buff` address names the same packet. Within a node a packet lives for microseconds; a neighbour
 /// lookup can hold it for a second.
@@ -44,7 +43,7 @@ struct Key {
     transport: Transport,
     client: SocketAddr,
     server: SocketAddr,
-    /// DNS id over UDP; over TCP the connection is the transaction.
+    /// DNS id. Over TCP none at first: the handshake, and the first question makes it its own.
     id: Option<u16>,
 }
 
@@ -64,6 +63,16 @@ struct Transaction {
     sightings: Vec<Sighting>,
 }
 
+/// A transaction that has ended: its trace, and the events behind the trace's hops, in the same order.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    pub trace: PacketTrace,
+    pub events: Vec<Event>,
+}
+
+/// Sightings kept of one transaction; a client that sends the same again and again must not fill the memory.
+const MAX_SIGHTINGS: usize = 256;
+
 impl Transaction {
     fn last_ns(&self) -> u64 {
         self.sightings.last().map_or(0, |sighting| sighting.event.time_ns)
@@ -71,6 +80,14 @@ impl Transaction {
 
     fn answer_arrived(&self) -> bool {
         self.sightings.iter().any(|s| s.direction == Direction::Reply && s.event.hook == HookKind::SocketIn)
+    }
+
+    /// Over TCP the handshake's reply is no answer.
+    fn tcp_answer_arrived(&self) -> bool {
+        let answers = |s: &Sighting| s.event.dns.as_ref().is_some_and(DnsHead::is_response);
+        self.sightings
+            .iter()
+            .any(|s| s.direction == Direction::Reply && s.event.hook == HookKind::SocketIn && answers(s))
     }
 
     fn closed(&self) -> bool {
@@ -88,13 +105,19 @@ impl Transaction {
             Transport::Udp => gap < RETRY_WINDOW_NS && !self.answer_arrived(),
             Transport::Tcp => {
                 let opens = event.tcp_flags & 0x12 == 2; // SYN without ACK
-                !(opens && self.closed()) && gap < 4 * RETRY_WINDOW_NS
+                let asks_again = self.key.id.is_some()
+                    && event.dns.as_ref().is_some_and(|dns| !dns.is_response() && Some(dns.id) == self.key.id)
+                    && self.tcp_answer_arrived();
+                !(opens && self.closed()) && !asks_again && gap < 4 * RETRY_WINDOW_NS
             }
         }
     }
 
     fn trace(&self, id: u32, topology: &Topology, horizon: Horizon) -> PacketTrace {
-        let ending = ending::ending(&self.sightings, topology, horizon);
+        self.told(ending::ending(&self.sightings, topology, horizon), id, topology)
+    }
+
+    fn told(&self, ending: ending::Ending, id: u32, topology: &Topology) -> PacketTrace {
         PacketTrace {
             id,
             flow: Flow { src: self.key.client, dst: self.key.server, transport: self.key.transport },
@@ -127,66 +150,6 @@ pub fn correlate(events: &[Event], topology: &Topology, horizon: Horizon) -> Vec
     }
     transactions.sort_by_key(|transaction| (transaction.sightings[0].event.time_ns, transaction.key.client));
     (1..).zip(&transactions).map(|(id, transaction)| transaction.trace(id, topology, horizon)).collect()
-}
-
-/// The same for a stream without end: events come in order of time, transactions go out as they end. What it holds is
-/// bounded by [`MAX_OPEN`].
-#[derive(Debug, Default)]
-pub struct Correlator {
-    joiner: Joiner,
-    handed_out: u32,
-    pruned_ns: u64,
-}
-
-/// Transactions open at once, at most. The oldest ends as unknown where there would be more.
-pub const MAX_OPEN: usize = 65_536;
-
-/// A transaction that has ended is kept for so long, so that its last sightings still find it.
-const LINGER_NS: u64 = 100_000_000;
-
-/// How long a server may take before its silence is an end (contract: a slow upstream is not the datapath).
-const PATIENCE_NS: u64 = 5_000_000_000;
-
-impl Correlator {
-    pub fn push(&mut self, event: &Event, topology: &Topology) {
-        self.joiner.place(event, topology);
-        if event.time_ns.saturating_sub(self.pruned_ns) > SKB_MEMORY_NS {
-            self.pruned_ns = event.time_ns;
-            self.joiner.by_skb.retain(|_, seen| event.time_ns.saturating_sub(seen.time_ns) <= SKB_MEMORY_NS);
-        }
-    }
-
-    /// Transactions still open.
-    #[must_use]
-    pub fn open(&self) -> usize {
-        self.joiner.transactions.len()
-    }
-
-    /// Takes out what has ended by now, oldest first.
-    pub fn take_ended(&mut self, topology: &Topology, horizon: Horizon) -> Vec<PacketTrace> {
-        let excess = self.joiner.transactions.len().saturating_sub(MAX_OPEN);
-        let mut ended = Vec::new();
-        for (n, (&id, transaction)) in self.joiner.transactions.iter().enumerate() {
-            let quiet_ns = horizon.now_ns.saturating_sub(transaction.last_ns());
-            let last = horizon.last || quiet_ns > PATIENCE_NS || n < excess;
-            if !last && quiet_ns < LINGER_NS {
-                continue;
-            }
-            let trace = transaction.trace(0, topology, Horizon { last, ..horizon });
-            if last || trace.ended != Ended::Unknown {
-                ended.push((id, trace));
-            }
-        }
-        ended
-            .into_iter()
-            .map(|(id, mut trace)| {
-                self.joiner.forget(id);
-                self.handed_out = self.handed_out.wrapping_add(1);
-                trace.id = self.handed_out;
-                trace
-            })
-            .collect()
-    }
 }
 
 /// Names a transaction while it is open; they count up, so that a larger one is newer.
@@ -224,7 +187,9 @@ impl Joiner {
             .copied();
         let Some((id, direction)) = self.owner(event, fresh, topology) else { return };
         let Some(transaction) = self.transactions.get_mut(&id) else { return };
-        transaction.sightings.push(Sighting { event: event.clone(), netns, direction });
+        if transaction.sightings.len() < MAX_SIGHTINGS {
+            transaction.sightings.push(Sighting { event: event.clone(), netns, direction });
+        }
         if event.hook == HookKind::Drop {
             self.by_skb.remove(&event.skb); // freed: the next packet there is another one
         } else if event.skb != 0 && event.icmp_error.is_none() {
@@ -240,29 +205,61 @@ impl Joiner {
         };
         // An ICMP error quotes the request; it travels the other way.
         let direction = if event.icmp_error.is_some() { Direction::Reply } else { direction };
+        // A socket sends new packets only: whatever was known at that address is gone.
+        let travelled = fresh.filter(|seen| event.hook != HookKind::SocketOut && seen.direction == direction);
+        let same_packet = travelled.filter(|seen| self.same_question(seen, &key));
+        // Without an id the ends alone would do, but the packet itself knows better.
+        if let Some(seen) = same_packet.filter(|seen| key.id.is_none() && self.knows_ends(seen.transaction, &key)) {
+            return Some((seen.transaction, direction));
+        }
         if let Some(id) = self.lookup(&key, event) {
             if let Some(seen) = fresh.filter(|seen| seen.transaction != id && event.hook != HookKind::SocketOut) {
                 self.adopt_orphan(seen.transaction, id);
             }
             return Some((id, direction));
         }
-        // A socket sends new packets only: whatever was known at that address is gone.
-        let travels = event.hook != HookKind::SocketOut;
-        if let Some(seen) =
-            fresh.filter(|seen| travels && seen.direction == direction && self.same_question(seen, &key))
-        {
+        if let Some(seen) = same_packet {
             // The same packet under other addresses: a translation. Its answer comes back to the new ones.
             self.enter(key, seen.transaction);
             return Some((seen.transaction, direction));
         }
-        if event.icmp_error.is_some() || event.hook == HookKind::Drop {
-            return None; // neither starts a transaction
+        if key.transport == Transport::Tcp
+            && let Some(id) = self.on_connection(key, event)
+        {
+            return Some((id, direction));
+        }
+        if !starts(event) {
+            return None;
         }
         let id = self.next;
         self.next += 1;
         self.transactions.insert(id, Transaction { key, names: Vec::new(), sightings: Vec::new() });
         self.enter(key, id);
         Some((id, direction))
+    }
+
+    fn knows_ends(&self, id: Id, key: &Key) -> bool {
+        let ends = |name: &Key| Key { id: None, ..*name } == Key { id: None, ..*key };
+        self.transactions.get(&id).is_some_and(|transaction| transaction.names.iter().any(ends))
+    }
+
+    /// A segment of a connection that is known, with an id that is not: the first question makes the handshake its
+    /// own, a further one is a transaction of its own, and what else looks like a message is a piece of one.
+    fn on_connection(&mut self, key: Key, event: &Event) -> Option<Id> {
+        let id = *self.by_ends.get(&Key { id: None, ..key })?;
+        let newest = self.transactions.get_mut(&id)?;
+        if !newest.takes(event) {
+            return None;
+        }
+        if !is_question(event) {
+            return Some(id);
+        }
+        if newest.key.id.is_some() {
+            return None;
+        }
+        newest.key.id = key.id;
+        self.enter(key, id);
+        Some(id)
     }
 
     fn enter(&mut self, key: Key, id: Id) {
@@ -273,21 +270,26 @@ impl Joiner {
         }
     }
 
-    fn forget(&mut self, id: Id) {
-        for key in self.transactions.remove(&id).map_or_else(Vec::new, |gone| gone.names) {
-            if self.by_key.get(&key) == Some(&id) {
-                self.by_key.remove(&key);
+    fn forget(&mut self, id: Id) -> Option<Transaction> {
+        let gone = self.transactions.remove(&id)?;
+        for key in &gone.names {
+            if self.by_key.get(key) == Some(&id) {
+                self.by_key.remove(key);
             }
-            let ends = Key { id: None, ..key };
+            let ends = Key { id: None, ..*key };
             if self.by_ends.get(&ends) == Some(&id) {
                 self.by_ends.remove(&ends);
             }
         }
+        Some(gone)
     }
 
     /// The open transaction on these ends; where the id was not captured (a drop without bytes, a quoted header), the
     /// newest one on them.
     fn lookup(&self, key: &Key, event: &Event) -> Option<Id> {
+        if is_no_message(event) && event.hook == HookKind::SocketOut {
+            return None; // something new, whatever went before on these ends
+        }
         let known = if key.id.is_none() { &self.by_ends } else { &self.by_key };
         let id = *known.get(key)?;
         self.transactions.get(&id)?.takes(event).then_some(id)
@@ -334,14 +336,35 @@ fn orient(flow: Flow, event: &Event, topology: &Topology) -> Option<(Key, Direct
         (true, true) => !event.dns.as_ref()?.is_response(),
         (false, false) => return None,
     };
-    let id = match flow.transport {
-        Transport::Udp => event.dns.as_ref().map(|dns| dns.id),
-        Transport::Tcp => None,
-    };
+    let id = event.dns.as_ref().map(|dns| dns.id);
     let (client, server) = if request { (flow.src, flow.dst) } else { (flow.dst, flow.src) };
     let direction = if request { Direction::Request } else { Direction::Reply };
     Some((Key { transport: flow.transport, client, server, id }, direction))
 }
 
+/// Over UDP: bytes that are not even the head of a message.
+fn is_no_message(event: &Event) -> bool {
+    event.dns.is_none()
+        && event.payload.as_ref().is_some_and(|payload| !payload.is_empty())
+        && event.flow.is_some_and(|flow| flow.transport == Transport::Udp)
+}
+
+/// A standard query (opcode 0) with its name.
+fn is_question(event: &Event) -> bool {
+    event.dns.as_ref().is_some_and(|dns| dns.flags & 0xf800 == 0 && dns.qname.is_some())
+}
+
+/// Whether a transaction may begin with this event. An error or a drop is about one that is known, and a connection's
+/// acknowledgements and its end belong to what went over it, which may have been handed out already.
+fn starts(event: &Event) -> bool {
+    const SYN: u8 = 2;
+    let tcp = event.flow.is_some_and(|flow| flow.transport == Transport::Tcp);
+    event.icmp_error.is_none()
+        && event.hook != HookKind::Drop
+        && (!tcp || event.tcp_flags & SYN != 0 || is_question(event))
+}
+
+#[cfg(test)]
+mod tcp_tests;
 #[cfg(test)]
 mod tests;

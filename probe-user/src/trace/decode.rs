@@ -47,9 +47,11 @@ pub fn event(bytes: &[u8], drop_reasons: &BTreeMap<u32, String>) -> Result<Event
         ttl: packet.ttl,
         drop_reason: (hook == HookKind::Drop).then(|| drop_reason(record.drop_reason, drop_reasons)),
         icmp_error: (packet.icmp_type != 0).then_some((packet.icmp_type, packet.icmp_code)),
+        payload: None,
+        payload_len: record.payload_len,
     };
     if record.recalled == 0 {
-        event.dns = dns::head(tail, remembered.transport);
+        event.take(tail, remembered.transport);
         return Ok(event);
     }
     if tail.is_empty() {
@@ -64,16 +66,23 @@ pub fn event(bytes: &[u8], drop_reasons: &BTreeMap<u32, String>) -> Result<Event
         packet::Same::Whole(now) => {
             event.ttl = now.ttl;
             event.flow = Some(now.flow);
-            event.dns = dns::head(now.payload, remembered.transport);
+            event.take(now.payload, remembered.transport);
             if remembered.transport == Transport::Tcp {
                 event.tcp_flags = now.tcp_flags;
             }
         }
-        packet::Same::Payload(payload) => event.dns = dns::head(payload, remembered.transport),
+        packet::Same::Payload(payload) => event.take(payload, remembered.transport),
         packet::Same::Tunnelled => {}
         packet::Same::No => return Err(Error::Recycled),
     }
     Ok(event)
+}
+
+impl Event {
+    fn take(&mut self, payload: &[u8], transport: Transport) {
+        self.dns = dns::head(payload, transport);
+        self.payload = (!payload.is_empty()).then(|| payload.into());
+    }
 }
 
 fn hook_kind(hook: u8) -> Option<HookKind> {

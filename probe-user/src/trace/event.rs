@@ -1,6 +1,6 @@
 //! One record off the kernel, decoded: what the correlation works on.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use super::{Flow, HookKind};
 
@@ -30,6 +30,10 @@ pub struct Event {
     pub drop_reason: Option<String>,
     /// This is an ICMP error that quotes the flow above; type and code.
     pub icmp_error: Option<(u8, u8)>,
+    /// What was captured of the bytes behind the UDP or TCP header: some 190 at most.
+    pub payload: Option<Arc<[u8]>>,
+    /// How many bytes there were; 0: not known.
+    pub payload_len: u32,
 }
 
 /// The head of a DNS message.

@@ -12,7 +12,10 @@ use std::{
     sync::Mutex,
 };
 
-use super::{attach::Side, clsact::PRIORITY};
+use super::{
+    attach::Side,
+    clsact::{PRIORITY, handle},
+};
 
 /// Filters that are watched, at most: two per device.
 const CAPACITY: usize = 2048;
@@ -24,7 +27,7 @@ pub(crate) struct Guardian {
 
 impl Guardian {
     /// Forks, in the calling thread's network namespace.
-    pub(crate) fn start(handle: u32, lock: Option<&OwnedFd>) -> io::Result<Self> {
+    pub(crate) fn start(instance: u16, lock: Option<&OwnedFd>) -> io::Result<Self> {
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
         let netlink = netlink_socket()?;
         let lock = lock.map_or(read.as_raw_fd(), |lock| lock.as_raw_fd());
@@ -32,7 +35,7 @@ impl Guardian {
         let pid = unsafe { libc::fork() };
         match pid {
             -1 => Err(io::Error::last_os_error()),
-            0 => child(read.as_raw_fd(), netlink.as_raw_fd(), lock, handle),
+            0 => child(read.as_raw_fd(), netlink.as_raw_fd(), lock, instance),
             pid => {
                 let mut status = 0;
                 // SAFETY: the first child ends at once; `status` outlives the call.
@@ -69,7 +72,7 @@ fn netlink_socket() -> io::Result<OwnedFd> {
 }
 
 /// The second fork makes it a child of init: nobody has to wait for it.
-fn child(pipe: RawFd, netlink: RawFd, lock: RawFd, handle: u32) -> ! {
+fn child(pipe: RawFd, netlink: RawFd, lock: RawFd, instance: u16) -> ! {
     // SAFETY: system calls on descriptors that are open; nothing here allocates.
     unsafe {
         libc::setsid();
@@ -90,13 +93,13 @@ fn child(pipe: RawFd, netlink: RawFd, lock: RawFd, handle: u32) -> ! {
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
             libc::signal(signal, libc::SIG_IGN);
         }
-        guard(handle);
+        guard(instance);
         libc::_exit(0)
     }
 }
 
 /// Reads until the parent is gone, then cleans up.
-fn guard(handle: u32) {
+fn guard(instance: u16) {
     let mut watched = [(0_u32, 0_u32); CAPACITY];
     let mut len = 0;
     loop {
@@ -118,16 +121,20 @@ fn guard(handle: u32) {
         let parent = parent(flags & 1 != 0);
         // `TC_H_MAKE(priority << 16, htons(ETH_P_ALL))`.
         let info = u32::from(PRIORITY) << 16 | u32::from((libc::ETH_P_ALL as u16).to_be());
-        request(&Request::new(libc::RTM_DELTFILTER, libc::NLM_F_ACK, ifindex, parent, handle, info), false);
+        let handle = handle(instance, flags & 2 != 0);
+        request(NETLINK, &Request::new(libc::RTM_DELTFILTER, libc::NLM_F_ACK, ifindex, parent, handle, info), None);
     }
     for &(ifindex, flags) in watched.iter().take(len) {
         // Others may have put filters into it since (Cilium, say); then it is theirs now.
         if flags & 2 != 0 && !has_filters(ifindex, parent(false)) && !has_filters(ifindex, parent(true)) {
             let qdisc = Request::new(libc::RTM_DELQDISC, libc::NLM_F_ACK, ifindex, CLSACT, 0, 0);
-            request(&qdisc, false);
+            request(NETLINK, &qdisc, None);
         }
     }
 }
+
+/// The child's netlink socket.
+const NETLINK: RawFd = 1;
 
 /// `TC_H_CLSACT` (include/uapi/linux/pkt_sched.h).
 const CLSACT: u32 = 0xffff_fff1;
@@ -137,8 +144,26 @@ const fn parent(egress: bool) -> u32 {
     if egress { 0xffff_fff3 } else { 0xffff_fff2 }
 }
 
+/// Unreadable counts as one: what is not known stays.
 fn has_filters(ifindex: u32, parent: u32) -> bool {
-    request(&Request::new(libc::RTM_GETTFILTER, libc::NLM_F_DUMP, ifindex, parent, 0, 0), true)
+    let mut found = false;
+    !dump(NETLINK, ifindex, parent, &mut |_handle| found = true) || found
+}
+
+/// Tells the handle of every filter on one side of a device. False: they could not be read to the end.
+fn dump(netlink: RawFd, ifindex: u32, parent: u32, each: &mut dyn FnMut(u32)) -> bool {
+    let dump = Request::new(libc::RTM_GETTFILTER, libc::NLM_F_DUMP, ifindex, parent, 0, 0);
+    request(netlink, &dump, Some(each))
+}
+
+/// The same for both sides, in the calling thread's network namespace and on a socket of its own.
+pub(crate) fn filters(ifindex: u32, each: &mut dyn FnMut(u32)) -> io::Result<()> {
+    let netlink = netlink_socket()?;
+    if [false, true].into_iter().all(|egress| dump(netlink.as_raw_fd(), ifindex, parent(egress), each)) {
+        Ok(())
+    } else {
+        Err(io::Error::other("the filters cannot be listed"))
+    }
 }
 
 /// `struct nlmsghdr` and `struct tcmsg`.
@@ -166,28 +191,31 @@ impl Request {
     }
 }
 
-/// Sends, and reads to the end of the answer. For a dump: whether there was any filter; unreadable counts as one.
-fn request(request: &Request, dump: bool) -> bool {
-    let mut found = false;
-    // SAFETY: descriptor 1 is the netlink socket; both buffers have the sizes given.
+/// Sends, and reads to the end of the answer; of a dump, `each` filter's handle. False: that failed.
+fn request(netlink: RawFd, request: &Request, mut each: Option<&mut dyn FnMut(u32)>) -> bool {
+    // SAFETY: the descriptor is a netlink socket; both buffers have the sizes given.
     unsafe {
-        if libc::send(1, (&raw const *request).cast(), size_of::<Request>(), 0) < 0 {
-            return true;
+        if libc::send(netlink, (&raw const *request).cast(), size_of::<Request>(), 0) < 0 {
+            return false;
         }
         loop {
             let mut buffer = [0_u8; 8192];
-            let len = libc::recv(1, buffer.as_mut_ptr().cast(), buffer.len(), 0);
-            let Ok(len) = usize::try_from(len) else { return true };
+            let len = libc::recv(netlink, buffer.as_mut_ptr().cast(), buffer.len(), 0);
+            let Ok(len) = usize::try_from(len) else { return false };
             let mut rest = buffer.get(..len).unwrap_or_default();
             while let [a, b, c, d, e, f, ..] = *rest {
                 let (size, kind) = (u32::from_ne_bytes([a, b, c, d]) as usize, u16::from_ne_bytes([e, f]));
-                if !dump || libc::c_int::from(kind) == libc::NLMSG_DONE || libc::c_int::from(kind) == libc::NLMSG_ERROR
-                {
-                    return found;
+                let Some(each) = each.as_mut() else { return true };
+                if matches!(libc::c_int::from(kind), libc::NLMSG_DONE | libc::NLMSG_ERROR) {
+                    return true;
                 }
                 // A dump also names chains and protocols without a handle; only a filter has one (tcm_handle).
-                let handle = rest.get(24..28).is_some_and(|handle| handle != [0; 4]);
-                found |= kind == libc::RTM_NEWTFILTER && handle;
+                if let (libc::RTM_NEWTFILTER, Some(&[a, b, c, d])) = (kind, rest.get(24..28)) {
+                    let handle = u32::from_ne_bytes([a, b, c, d]);
+                    if handle != 0 {
+                        each(handle);
+                    }
+                }
                 rest = rest.get(size.next_multiple_of(4).max(16)..).unwrap_or_default();
             }
         }

@@ -3,12 +3,14 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd},
 };
 
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::{RouteNetlinkMessage, link::LinkAttribute};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+use crate::netlink::messages;
 
 /// `RTMGRP_LINK` (include/uapi/linux/rtnetlink.h).
 const RTMGRP_LINK: u32 = 1;
@@ -59,14 +61,12 @@ impl Links {
 
 impl AsFd for Links {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the socket owns the descriptor as long as `self` lives.
-        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
+        self.socket.as_fd()
     }
 }
 
-fn parse(mut bytes: &[u8], changes: &mut Vec<Change>) {
-    while let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) {
-        let len = (message.header.length as usize).next_multiple_of(4);
+fn parse(bytes: &[u8], changes: &mut Vec<Change>) {
+    for message in messages::<RouteNetlinkMessage>(bytes).flatten() {
         match message.payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
                 let name = link.attributes.into_iter().find_map(|attribute| match attribute {
@@ -81,10 +81,6 @@ fn parse(mut bytes: &[u8], changes: &mut Vec<Change>) {
                 changes.push(Change::Gone { index: link.header.index });
             }
             _ => {}
-        }
-        match bytes.get(len..) {
-            Some(rest) if len > 0 && !rest.is_empty() => bytes = rest,
-            _ => return,
         }
     }
 }

@@ -1,9 +1,6 @@
 //! Loads the programs: what the kernel can do is asked, never guessed from its version.
 
-use std::{
-    net::IpAddr,
-    path::{Path, PathBuf},
-};
+use std::net::IpAddr;
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -67,7 +64,11 @@ pub(crate) struct Loaded {
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe"));
 
 /// Creates the maps; each program is handed to the kernel when it is attached.
-pub(crate) fn load(targets: &Targets, own_netns: u64, btf_path: Option<&PathBuf>) -> Result<Loaded, Error> {
+pub(crate) fn load(
+    targets: &Targets,
+    own_netns: u64,
+    kernel: Result<btf::Kernel, btf::Error>,
+) -> Result<Loaded, Error> {
     if cfg!(hostdns_no_ebpf) {
         return Err(Error::BuiltWithout);
     }
@@ -90,7 +91,6 @@ pub(crate) fn load(targets: &Targets, own_netns: u64, btf_path: Option<&PathBuf>
             }
         }
     }
-    let kernel = btf::Kernel::read(btf_path.map_or(Path::new(btf::VMLINUX), |path| path));
     let offsets = kernel.as_ref().map(|kernel| kernel.offsets).unwrap_or_default();
     // Linux 6.15 gave it to cgroup_skb; what cannot be asked is taken for absent.
     let socket_netns = is_helper_supported(ProgramType::CgroupSkb, BpfHelper::BPF_FUNC_get_netns_cookie)
@@ -99,6 +99,7 @@ pub(crate) fn load(targets: &Targets, own_netns: u64, btf_path: Option<&PathBuf>
     // aya-log's levels: 2 is warn. Nothing below it is compiled in; without a listener it need not run.
     let log_level = if log_enabled() { 2_u8 } else { 0 };
     let have_cookie = u8::from(socket_netns);
+    tracing::debug!("the kernel's helpers asked for");
     let ebpf = EbpfLoader::new()
         // No CO-RE relocations in these programs: reading the kernel's BTF once, ourselves, is enough.
         .btf(None)

@@ -5,7 +5,7 @@ mod devices;
 use std::{
     collections::BTreeMap,
     os::fd::OwnedFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Instant,
 };
@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::devices::Devices;
 use super::{
-    EventCounts, Hook, attach,
+    EventCounts, Hook, attach, btf,
     event::Event,
     load::{self, Error, take_hash},
     read::{Reader, ReaderCounts},
@@ -31,7 +31,7 @@ use crate::{facts::Transport, netns::Netns, target::Targets};
 #[derive(Clone, Debug, Default)]
 pub struct TraceConfig {
     pub targets: Targets,
-    /// Root of cgroup v2; none: looked for among the mounts.
+    /// Root of cgroup v2, as the facts have it; none: sockets are not watched.
     pub cgroup_root: Option<PathBuf>,
     /// In order of worth. They are devices of the calling thread's network namespace, the node's.
     pub interfaces: Vec<InterfaceToWatch>,
@@ -111,13 +111,16 @@ impl Tracer {
     fn start_blocking(config: TraceConfig, netns: Netns) -> Result<Starting, Error> {
         let began = Instant::now();
         let step = |what: &str| tracing::debug!(elapsed = ?began.elapsed(), "{what}");
-        let btf_path = config.btf.clone();
-        // aya's own reading of the kernel's BTF, for the tracepoints' ids, takes long enough to do it beside the rest.
-        let btf = std::thread::spawn(move || match btf_path {
-            Some(path) => Btf::parse_file(path, aya::Endianness::default()),
-            None => Btf::from_sys_fs(),
+        // Read once; aya goes through all of it for the tracepoints' ids, which is done beside the rest.
+        let bytes = btf::read(config.btf.as_deref().unwrap_or(Path::new(btf::VMLINUX))).map(Arc::new);
+        step("BTF read");
+        let all = bytes.as_ref().map_err(ToString::to_string).map(Arc::clone);
+        let btf = std::thread::spawn(move || {
+            Btf::parse(&all?, aya::Endianness::default()).map_err(|error| load::chain(&error))
         });
-        let loaded = load::load(&config.targets, config.own_netns, config.btf.as_ref())?;
+        let kernel = bytes.and_then(|bytes| btf::Kernel::parse(&bytes));
+        step("BTF understood");
+        let loaded = load::load(&config.targets, config.own_netns, kernel)?;
         step("maps made");
         let load::Loaded { mut ebpf, kernel, socket_netns } = loaded;
         let mut namespaces = take_hash::<u64, u8>(&mut ebpf, "NAMESPACES")?;
@@ -132,6 +135,7 @@ impl Tracer {
         let own_ports = Mutex::new(OwnPorts { map, users: BTreeMap::new() });
         let counts = PerCpuArray::try_from(load::take(&mut ebpf, "COUNTS")?)
             .map_err(|source| Error::Map { name: "COUNTS", source })?;
+        step("maps filled");
         let drop_reasons = kernel.as_ref().map(|kernel| kernel.drop_reasons.clone()).unwrap_or_default();
         let reader = Reader::new(&mut ebpf, drop_reasons)?;
         let reader_counts = reader.counts();
@@ -142,7 +146,8 @@ impl Tracer {
 
         let hooks = Arc::new(Mutex::new(attach::sockets(&mut ebpf, config.cgroup_root.as_deref(), socket_netns)));
         step("sockets attached");
-        let btf = btf.join().map_err(|_panicked| Error::Thread)?.map_err(|error| load::chain(&error));
+        let btf = btf.join().map_err(|_panicked| Error::Thread)?;
+        step("BTF indexed");
         let tracepoints = attach::tracepoints(&mut ebpf, kernel.as_ref().map(|_| ()), btf);
         lock(&hooks).extend(tracepoints);
         step("tracepoints attached");
@@ -196,6 +201,21 @@ impl Tracer {
         lock(&self.namespaces).insert(cookie, 1, 0).map_err(|source| Error::Map { name: "NAMESPACES", source })
     }
 
+    /// The other end of [`Tracer::add_netns`].
+    pub fn remove_netns(&self, cookie: u64) {
+        if let Err(error) = lock(&self.namespaces).remove(&cookie) {
+            tracing::debug!(%error, cookie, "a namespace could not be left out");
+        }
+    }
+
+    /// Attaches to one more device, in the background; [`Tracer::hooks`] says what came of it. One that is attached to
+    /// already stays as it is.
+    pub fn watch(&self, interface: InterfaceToWatch) {
+        if let Some(devices) = &self.devices {
+            devices.watch(interface);
+        }
+    }
+
     /// All attach points so far, in the order in which they were tried.
     #[must_use]
     pub fn hooks(&self) -> Vec<Hook> {
@@ -206,6 +226,11 @@ impl Tracer {
     /// belongs together by `time_ns`. None: the reader has ended.
     pub async fn recv(&self) -> Option<Event> {
         self.events.lock().await.recv().await
+    }
+
+    /// The next events, at least one and at most `limit`, appended to `events`. 0: the reader has ended.
+    pub async fn recv_many(&self, events: &mut Vec<Event>, limit: usize) -> usize {
+        self.events.lock().await.recv_many(events, limit).await
     }
 
     /// Events of the check's own ports.

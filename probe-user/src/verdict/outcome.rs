@@ -61,11 +61,11 @@ impl<'a> Outcome<'a> {
         self.drop().map(|drop| drop.reason.as_str())
     }
 
-    /// "coredns-1 udp 169.254.116.108:53: leaked through eth0 as 192.0.2.7:40000".
+    /// "coredns-1, udp to 169.254.116.108:53: leaked through eth0 as 192.0.2.7:40000".
     #[must_use]
     pub fn evidence(&self) -> String {
         let query = self.query;
-        let mut line = format!("{}, {} to {}: {}", query.vantage, query.transport, query.address, self.ended);
+        let mut line = format!("{} {}", query.label(), self.ended);
         if let Some(trace) = self.trace {
             if let Some(leak) = &trace.leak {
                 line += &format!(" through {}", leak.interface);

@@ -14,7 +14,16 @@ pub(super) fn no_vantage(case: &Case<'_>) -> String {
     let node_fine = vantage::all(case).iter().any(|outcome| outcome.ended == Ended::Answered);
     let node = node_name(case);
     let but = if node_fine { "; the node itself is answered, which says nothing about pods" } else { "" };
-    format!("No pod on {node} could be asked from, so it cannot be told whether pods reach {}{but}.", targets(case))
+    let none = if lacks_privilege(case) {
+        format!("The probe lacks privileges: no pod on {node}")
+    } else {
+        format!("No pod on {node}")
+    };
+    format!("{none} could be asked from, so it cannot be told whether pods reach {}{but}.", targets(case))
+}
+
+pub(super) fn lacks_privilege(case: &Case<'_>) -> bool {
+    case.facts.kernel.missing_capabilities.get().is_some_and(|missing| !missing.is_empty())
 }
 
 pub(super) fn not_in_use(case: &Case<'_>, asked: &[String]) -> String {
@@ -97,6 +106,7 @@ fn story(worst: &Outcome<'_>, cause: Option<Code>) -> String {
         (Ended::PortUnreachable, Some(Code::NodeFirewallBlocks)) => {
             "Somebody listens there, but the node's firewall rejects the query.".into()
         }
+        (Ended::PortUnreachable, Some(Code::NobodyListens)) => "Nobody listens there.".into(),
         (Ended::PortUnreachable, _) => format!("Nobody listens there over {}.", upper(worst.query.transport)),
         (Ended::Unanswered, _) => {
             "The query reaches the server's socket, but the server does not answer in time.".into()
@@ -115,11 +125,17 @@ fn leak_story(worst: &Outcome<'_>, cause: Option<Code>) -> String {
         Some(seen) => format!(", masqueraded as {}", seen.ip()),
         None => String::new(),
     };
-    let then =
-        if worst.query.rcode.is_some() { "a server outside answers in the node's place" } else { "nobody answers" };
+    let came_back = worst.trace.is_some_and(|trace| trace.hops.iter().any(|hop| hop.direction == Direction::Reply));
+    // A leak ends the query at once: that nobody out there would answer it cannot be claimed.
+    let then = match (worst.direction, worst.query.rcode.is_some() || came_back) {
+        (Direction::Reply, _) => " instead of reaching the pod",
+        (_, true) => ", and a server outside answers in the node's place",
+        (_, false) if source.is_empty() => " instead of reaching the node's own server",
+        (_, false) => ", instead of reaching the node's own server",
+    };
     let first = if cause == Some(Code::AddressAbsent) { "The address is not on the node: their" } else { "Their" };
     let what = if worst.direction == Direction::Reply { "answers leave" } else { "queries leave" };
-    format!("{first} {what} the node{through}{source}, and {then}.")
+    format!("{first} {what} the node{through}{source}{then}.")
 }
 
 const fn half(worst: &Outcome<'_>) -> &'static str {
@@ -200,7 +216,11 @@ fn median(outcomes: &[Outcome<'_>]) -> Option<u64> {
     times.get(times.len() / 2).copied()
 }
 
-/// 400 µs is "0.4 ms".
+/// 400 µs is "0.4 ms", 1 504 200 µs is "1.5 s".
 fn milliseconds(us: u64) -> String {
-    format!("{}.{} ms", us / 1000, us % 1000 / 100)
+    match us {
+        0..10_000 => format!("{}.{} ms", us / 1000, us % 1000 / 100),
+        10_000..1_000_000 => format!("{} ms", us / 1000),
+        _ => format!("{}.{} s", us / 1_000_000, us % 1_000_000 / 100_000),
+    }
 }

@@ -8,16 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-/// The command under test: `HOSTDNS_PROBE`, or what was built beside this test.
-pub(crate) fn probe() -> PathBuf {
-    if let Some(path) = std::env::var_os("HOSTDNS_PROBE") {
-        return path.into();
-    }
-    let test = std::env::current_exe().expect("a test has a path");
-    let path = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST").join("hostdns-probe");
-    assert!(path.exists(), "{} is not built; run the tests with `cargo xtask test`", path.display());
-    path
-}
+pub(crate) use end_to_end::hostdns_probe as probe;
 
 /// A name that no other test's lab has.
 pub(crate) fn unique(name: &str) -> String {

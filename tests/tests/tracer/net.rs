@@ -2,6 +2,7 @@
 
 use std::{
     net::UdpSocket,
+    path::PathBuf,
     process::Command,
     sync::{
         Arc,
@@ -12,6 +13,21 @@ use std::{
 };
 
 use hostdns_probe::netns::Netns;
+
+/// The root of cgroup v2, as `check` would find it.
+pub(crate) fn cgroup_root() -> PathBuf {
+    use std::os::unix::fs::MetadataExt as _;
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ').skip(1);
+            let path = PathBuf::from(words.next()?);
+            (words.next() == Some("cgroup2")).then_some(path)
+        })
+        .find(|path| std::fs::metadata(path).is_ok_and(|meta| meta.ino() == 1))
+        .expect("the root of cgroup v2 is mounted")
+}
 
 pub(crate) struct Node {
     pub(crate) node: Netns,
@@ -134,11 +150,11 @@ fn socket_cookie(socket: &UdpSocket) -> u64 {
     cookie
 }
 
-fn run(netns: &Netns, command: &str) {
+pub(crate) fn run(netns: &Netns, command: &str) {
     output(netns, command);
 }
 
-fn output(netns: &Netns, command: &str) -> String {
+pub(crate) fn output(netns: &Netns, command: &str) -> String {
     let mut words = command.split(' ');
     let program = words.next().unwrap();
     let output = netns.run(|| Command::new(program).args(words).output().unwrap()).unwrap();

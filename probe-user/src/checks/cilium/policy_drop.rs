@@ -43,8 +43,9 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         ))
         .caution("If this is the first egress policy for CoreDNS, everything else it asks is denied from then on: \
                   kube-apiserver and upstreams too. A deny rule (reason 181) wins over any allow rule.");
-    symptom::finding(case, Code::PolicyDrop, &hit, "A network policy drops the pods' queries.")
-        .map(|finding| finding.evidences(known.map(|(_, how)| how)).remedies([allow]))
+    let why = known.map(|(_, how)| how);
+    symptom::root(case, Code::PolicyDrop, &hit, "A network policy drops the pods' queries.", why)
+        .map(|finding| finding.remedies([allow]))
         .into_iter()
         .collect()
 }

@@ -25,7 +25,15 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     let Some(all) = pods.get().filter(|all| !asked && !all.iter().any(|pod| pod.role == PodRole::Coredns)) else {
         return Vec::new();
     };
-    let title = "No CoreDNS pod runs on this node.";
+    let mut others: Vec<&str> =
+        case.queries.iter().filter(|query| query.vantage_kind.is_pod()).map(|query| query.vantage.as_str()).collect();
+    others.sort_unstable();
+    others.dedup();
+    others.truncate(3);
+    let title = match others.as_slice() {
+        [] => "No CoreDNS pod runs on this node.".to_owned(),
+        others => format!("No CoreDNS pod runs on this node; asked from {}.", others.join(", ")),
+    };
     let line = format!("{} pods found ({})", all.len(), pods.source());
     vec![Finding::new(Code::CorednsElsewhere, Severity::Info, title).evidence(line)]
 }

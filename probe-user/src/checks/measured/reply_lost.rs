@@ -1,6 +1,6 @@
 //! HDP403 reply-lost: the server's answer never arrived.
 
-use crate::checks::{Case, Check, Finding, code::Code, symptom};
+use crate::checks::{Case, Check, Finding, Remedy, code::Code, symptom};
 
 pub(in crate::checks) const CHECK: Check = Check { code: Code::ReplyLost, explain: EXPLAIN, run };
 
@@ -17,7 +17,12 @@ route back to the pod (`ip route get POD-IP from ADDRESS`), or a peer device tha
 
 fn run(case: &Case<'_>) -> Vec<Finding> {
     let hit = symptom::showing(case, Code::ReplyLost);
+    let look = Remedy::new("Find what takes the answer between its last sighting and the pod.")
+        .step("from the node: ip route get POD-IP from ADDRESS   (must name the device it was last seen at)")
+        .step("from the node: tc -s qdisc show dev DEVICE   (a queue that only grows, or drops)")
+        .step("from the node: bpftool net show dev DEVICE   (a program that is not Cilium's)");
     symptom::finding(case, Code::ReplyLost, &hit, "The server answers, but the answer is lost on its way back.")
+        .map(|finding| finding.remedies([look]))
         .into_iter()
         .collect()
 }

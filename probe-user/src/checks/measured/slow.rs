@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     checks::{Case, Check, Finding, Remedy, Severity, code::Code},
     ended::Ended,
-    verdict::vantage,
+    verdict::{outcome::Outcome, vantage},
 };
 
 pub(in crate::checks) const CHECK: Check = Check { code: Code::Slow, explain: EXPLAIN, run };
@@ -26,7 +26,10 @@ const SLOW_US: u64 = 1_000_000;
 
 fn run(case: &Case<'_>) -> Vec<Finding> {
     let mut times: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
-    for outcome in vantage::all(case).iter().filter(|outcome| outcome.ended == Ended::Answered) {
+    // An upstream that is given up on takes its time too: that is HDP407.
+    let served =
+        |outcome: &&Outcome<'_>| outcome.ended == Ended::Answered && outcome.query.rcode.as_deref() != Some("SERVFAIL");
+    for outcome in vantage::all(case).iter().filter(served) {
         if let Some(rtt) = outcome.query.rtt_us {
             times.entry(outcome.query.vantage.as_str()).or_default().push(rtt);
         }

@@ -46,7 +46,8 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     let mut look = Remedy::new("Repair the resolvers that the node's server asks.");
     if remedy::is_talos(first.query.address.ip()) {
         look = look
-            .step("talosctl -n NODE get dnsupstreams,resolvers")
+            .step("talosctl -n NODE get dnsupstreams")
+            .step("talosctl -n NODE get resolvers")
             .step("talosctl -n NODE logs dns-resolve-cache")
             .patch("machine:\n  network:\n    nameservers: [1.1.1.1, 9.9.9.9]\n")
             .caution("Talos 1.12 and later take a ResolverConfig document instead; not both.");

@@ -25,7 +25,8 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     }
     let title = format!("The probe lacks {}: packets cannot be followed.", missing.join(", "));
     let how = Remedy::new("Run as root on the node, with the host's network and processes.")
-        .step("kubectl debug node/NAME --profile=sysadmin --image=IMAGE -- hostdns-probe check");
+        .step("sudo hostdns-probe check   (on the node itself)")
+        .step("kubectl debug node/NAME --profile=sysadmin -it --image=IMAGE -- /hostdns-probe check --host-root /host");
     vec![Finding::new(Code::MissingPrivilege, Severity::Warn, title).evidence(capabilities.source()).remedies([how])]
 }
 

@@ -1,12 +1,12 @@
 //! HDP008 namespace-unreachable: a pod that could not be entered.
 
 use crate::checks::{Case, Check, Finding, Severity, code::Code};
-use crate::ended::Ended;
+use crate::{ended::Ended, facts::Fact};
 
 pub(in crate::checks) const CHECK: Check = Check { code: Code::NamespaceUnreachable, explain: EXPLAIN, run };
 
 const EXPLAIN: &str = "\
-A pod's network namespace could not be entered, so nothing was asked from inside it.
+A pod's network namespace could not be found or entered, so nothing was asked from inside it.
 
 Queries from pods are asked from inside their own network namespace; nothing is installed or
 started there. Entering needs CAP_SYS_ADMIN and a /proc that shows the pod's processes. A pod that
@@ -25,10 +25,18 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         .map(|(query, note)| format!("{}: {note}", query.vantage))
         .collect();
     lines.dedup();
+    let asked = !lines.is_empty();
+    // What was not seen or not entered while pods were looked for.
+    if let Fact::Known { others, .. } = &case.facts.pods {
+        lines.extend(others.iter().cloned());
+    }
     if lines.is_empty() {
         return Vec::new();
     }
-    let title = "A namespace could not be entered: nothing was asked from there.";
+    let title = match asked {
+        true => "A namespace could not be entered: nothing was asked from there.",
+        false => "Not every pod could be found and entered: what is said here does not count for those.",
+    };
     vec![Finding::new(Code::NamespaceUnreachable, Severity::Warn, title).evidences(lines)]
 }
 
@@ -46,5 +54,14 @@ mod tests {
             query.note = Some("cannot enter network namespace /proc/7/ns/net: EPERM".into());
         }
         assert_eq!(scene.finding("HDP008").unwrap().evidence.len(), 1);
+    }
+
+    #[test]
+    fn what_was_not_seen_of_the_pods_is_told() {
+        let mut scene = Scene::new();
+        let Fact::Known { others, .. } = &mut scene.facts.pods else { panic!("a scene has pods") };
+        others.push("pod app (pid 7): cannot enter network namespace /proc/7/ns/net: EPERM".into());
+        let finding = scene.finding("HDP008").unwrap();
+        assert!(finding.evidence.iter().any(|line| line.contains("pod app")), "{:?}", finding.evidence);
     }
 }

@@ -1,15 +1,22 @@
 //! The node's packet filter: base chains of nftables that can drop what comes in (include/uapi/linux/netfilter/
 //! nf_tables.h; numbers in attributes are in network order). iptables-nft is among them; legacy iptables is not.
+//!
+//! The few attributes wanted are read here: netlink-packet-netfilter 0.4 knows these messages, but panics where an
+//! expression's data is cut short (`Immediate`, `Cmp`, `Bitwise`), and gives a rule up for one expression it cannot read.
 
 use std::{collections::HashMap, io, time::Duration};
 
-use super::bytes::{Attributes, be32_at, byte, text};
-use super::netlink::{Error, Netlink};
-use crate::facts::{Fact, Firewall, FirewallChain};
+use netlink_packet_core::{NLA_HEADER_SIZE, NlasIterator};
+use netlink_sys::protocols::NETLINK_NETFILTER;
+
+use super::bytes::{be32_at, byte, text};
+use crate::{
+    facts::{Fact, Firewall, FirewallChain},
+    netlink::{Error, Message, Netlink},
+};
 
 const SOURCE: &str = "nf_tables";
 const LIMIT: Duration = Duration::from_millis(500);
-const NETLINK_NETFILTER: isize = 12;
 const NFNL_SUBSYS_NFTABLES: u16 = 10 << 8;
 const NFT_MSG_GETCHAIN: u16 = 4;
 const NFT_MSG_GETRULE: u16 = 7;
@@ -35,14 +42,17 @@ fn is_absent(error: &io::Error) -> bool {
 
 fn chains() -> Result<Vec<FirewallChain>, Error> {
     let netlink = Netlink::open(NETLINK_NETFILTER, LIMIT)?;
-    let every_family = [0; 4]; // struct nfgenmsg, NFPROTO_UNSPEC
-    let found = netlink.dump(NFNL_SUBSYS_NFTABLES | NFT_MSG_GETCHAIN, &every_family)?;
+    let every = |kind| Message {
+        kind: NFNL_SUBSYS_NFTABLES | kind,
+        payload: vec![0; 4], // struct nfgenmsg, NFPROTO_UNSPEC: of every family
+    };
+    let found = netlink.dump(every(NFT_MSG_GETCHAIN))?;
     let mut chains: Vec<_> = found.iter().filter_map(|m| base_chain(&m.payload)).filter(is_on_the_way_in).collect();
     if chains.is_empty() {
         return Ok(chains);
     }
     let mut dropping = HashMap::<_, u32>::new();
-    for message in netlink.dump(NFNL_SUBSYS_NFTABLES | NFT_MSG_GETRULE, &every_family)? {
+    for message in netlink.dump(every(NFT_MSG_GETRULE))? {
         if let Some(place) = dropping_rule(&message.payload) {
             *dropping.entry(place).or_default() += 1;
         }
@@ -53,6 +63,27 @@ fn chains() -> Result<Vec<FirewallChain>, Error> {
     }
     chains.retain(|chain| chain.drops_by_default || chain.dropping_rules > 0);
     Ok(chains)
+}
+
+/// The attributes of a message, or in another attribute. Ends at the first one that is malformed.
+#[derive(Clone, Copy)]
+struct Attributes<'a>(&'a [u8]);
+
+impl<'a> Attributes<'a> {
+    /// Types, and what is in them.
+    fn all(self) -> impl Iterator<Item = (u16, &'a [u8])> {
+        let whole = NlasIterator::new(self.0).map_while(Result::ok);
+        whole.filter_map(|nla| Some((nla.kind(), nla.into_inner().get(NLA_HEADER_SIZE..nla.length().into())?)))
+    }
+
+    fn find(self, kind: u16) -> Option<&'a [u8]> {
+        self.all().find_map(|(found, payload)| (found == kind).then_some(payload))
+    }
+
+    /// Those nested in the first attribute of this type; none, when it is missing.
+    fn nested(self, kind: u16) -> Self {
+        Self(self.find(kind).unwrap_or_default())
+    }
 }
 
 fn is_on_the_way_in(chain: &FirewallChain) -> bool {
@@ -98,7 +129,7 @@ fn base_chain(payload: &[u8]) -> Option<FirewallChain> {
 fn dropping_rule(payload: &[u8]) -> Option<(String, String, String)> {
     let family = family(byte(payload, 0)?)?;
     let attributes = Attributes(payload.get(4..)?);
-    let mut expressions = attributes.nested(4).filter(|(kind, _)| *kind == 1);
+    let mut expressions = attributes.nested(4).all().filter(|(kind, _)| *kind == 1);
     expressions.any(|(_, expression)| drops(Attributes(expression))).then_some(())?;
     Some((family.into(), text(attributes.find(1)?), text(attributes.find(2)?)))
 }
@@ -120,8 +151,8 @@ fn drops(expression: Attributes<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::netlink::attribute;
     use super::*;
+    use crate::netlink::attribute;
 
     fn joined(parts: &[Vec<u8>]) -> Vec<u8> {
         parts.concat()
@@ -176,6 +207,11 @@ mod tests {
         fn any_bytes_are_survived(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..120)) {
             let _chain = base_chain(&bytes);
             let _rule = dropping_rule(&bytes);
+        }
+
+        #[test]
+        fn an_expression_cut_short_is_survived(data in proptest::collection::vec(proptest::num::u8::ANY, 0..40)) {
+            let _rule = dropping_rule(&rule(b"immediate\0", &data));
         }
     }
 }

@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use super::netlink::{Error, Netlink};
 use super::rtnetlink::{self, RouteEntry};
 use crate::facts::{Fact, InterfaceAddress, Link, Network, Route};
-use crate::{netns::Netns, target::Targets};
+use crate::{
+    netlink::{Entries, Error, Netlink},
+    netns::Netns,
+    target::Targets,
+};
 
 /// How long the kernel has for one answer.
 const LIMIT: Duration = Duration::from_millis(500);
@@ -32,9 +35,9 @@ pub(super) fn read(proc_root: &Path, targets: &Targets) -> Network {
 
 type Asked<'a> = (Result<&'a Netlink, String>, String);
 
-fn fact<T>((netlink, source): Asked<'_>, read: impl FnOnce(&Netlink) -> Result<T, Error>) -> Fact<T> {
+fn fact<T>((netlink, source): Asked<'_>, read: impl FnOnce(&Netlink) -> Result<Entries<T>, Error>) -> Fact<Vec<T>> {
     match netlink.and_then(|netlink| read(netlink).map_err(|e| e.to_string())) {
-        Ok(value) => Fact::known(value, source),
+        Ok(read) => Fact::Known { value: read.found, source, others: read.unread.into_iter().collect() },
         Err(why) => Fact::unavailable(why, source),
     }
 }

@@ -8,18 +8,18 @@ use std::{
     fs::{self, File},
     io,
     net::IpAddr,
-    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::Path,
     time::{Duration, Instant},
 };
 
 use super::containers::{self, Container};
-use super::netlink::{Error, Netlink};
 use super::pod_names::Names;
 use super::processes::{NetnsKey, Process, Processes, read_text};
 use super::rtnetlink;
 use crate::{
     facts::{Fact, Link, NetnsId, Pod, PodRole},
+    netlink::{Entries, Error, Netlink},
     netns::Netns,
 };
 
@@ -99,12 +99,12 @@ struct Node {
 impl Node {
     fn read() -> Result<Self, Error> {
         let netlink = Netlink::open(rtnetlink::FAMILY, LIMIT)?;
-        let links = rtnetlink::links(&netlink)?;
+        let links = rtnetlink::links(&netlink)?.found;
         let local = |address: &IpAddr| match address {
             IpAddr::V4(ip) => ip.is_link_local(),
             IpAddr::V6(ip) => ip.is_unicast_link_local(),
         };
-        let addresses = rtnetlink::addresses(&netlink)?.into_iter().filter(|(_, found)| !local(&found.address));
+        let addresses = rtnetlink::addresses(&netlink)?.found.into_iter().filter(|(_, found)| !local(&found.address));
         Ok(Self { netlink, links, addressed: addresses.map(|(index, _)| index).collect() })
     }
 
@@ -123,7 +123,7 @@ impl Node {
     /// The link whose other end is in the namespace of `process`.
     fn link_to(&self, process: &Process) -> io::Result<Option<&Link>> {
         let namespace = File::open(process.path.join("ns/net"))?;
-        let Ok(Some(nsid)) = rtnetlink::nsid(&self.netlink, namespace.as_raw_fd()) else { return Ok(None) };
+        let Ok(Some(nsid)) = rtnetlink::nsid(&self.netlink, namespace.as_fd()) else { return Ok(None) };
         let paired =
             |link: &&Link| link.peer_nsid == Some(nsid) && matches!(link.kind.as_deref(), Some("veth" | "netkit"));
         Ok(self.links.iter().find(paired))
@@ -140,6 +140,7 @@ fn pod<'a>(
 ) -> Option<Found<'a>> {
     let link = match node.link_to_any(members) {
         Ok(link) => link?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return None, // its last process has just ended
         Err(e) => {
             gaps.push(format!("the network namespace of process {} cannot be opened: {e}", members.first()?.pid));
             return None;
@@ -208,7 +209,10 @@ fn enter(found: &mut [Found<'_>], proc_root: &Path, gaps: &mut Vec<String>) {
             Ok((cookie, addresses)) => {
                 pod.netns.cookie = cookie;
                 match addresses {
-                    Ok(addresses) => pod.addresses = addresses,
+                    Ok(read) => {
+                        pod.addresses = read.found;
+                        gaps.extend(read.unread.map(|why| format!("the addresses of pod {}: {why}", pod.name)));
+                    }
                     Err(e) => gaps.push(format!("the addresses of pod {}: {e}", pod.name)),
                 }
             }
@@ -218,9 +222,10 @@ fn enter(found: &mut [Found<'_>], proc_root: &Path, gaps: &mut Vec<String>) {
 }
 
 /// Addresses of the calling thread's namespace that others can reach.
-fn addresses() -> Result<Vec<IpAddr>, Error> {
-    let found = rtnetlink::addresses(&Netlink::open(rtnetlink::FAMILY, LIMIT)?)?;
-    Ok(found.into_iter().filter(|(_, found)| found.scope == 0).map(|(_, found)| found.address).collect())
+fn addresses() -> Result<Entries<IpAddr>, Error> {
+    let Entries { found, unread } = rtnetlink::addresses(&Netlink::open(rtnetlink::FAMILY, LIMIT)?)?;
+    let found = found.into_iter().filter(|(_, found)| found.scope == 0).map(|(_, found)| found.address).collect();
+    Ok(Entries { found, unread })
 }
 
 /// As a fact.

@@ -1,111 +1,144 @@
-//! Links, addresses, routes and rules from the bytes of rtnetlink messages (include/uapi/linux/rtnetlink.h). Numbers
-//! are in host byte order, addresses in network order. What a newer kernel adds is skipped, so that it cannot hide
-//! what is understood.
+//! Links, addresses, routes and rules as facts, from rtnetlink's messages. Attributes are decoded one by one: what a
+//! newer kernel adds or changes must not hide what is understood.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    os::fd::{AsRawFd as _, BorrowedFd},
+};
 
-use super::bytes::{Attributes, address, be16_at, byte, text, u16_at, u32_at};
-use super::netlink::{Error, Netlink, attribute};
+use netlink_packet_core::{DecodeError, Emitable as _, NlaBuffer, NlasIterator, Parseable as _, ParseableParametrized};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressFlags, AddressHeader, AddressMessage},
+    link::{InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkLayerType, LinkMessage},
+    nsid::{NsidAttribute, NsidHeader, NsidMessage},
+    route::{
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteLwEnCapType, RouteMessage, RouteType, RouteVia,
+    },
+    rule::{RuleAction, RuleAttribute, RuleFlags, RuleHeader, RuleMessage, RulePortRange},
+};
+
 use crate::facts::{InterfaceAddress, Link, Route, Rule};
+use crate::netlink::{Entries, Error, Netlink};
 
-/// NETLINK_ROUTE.
-pub(super) const FAMILY: isize = 0;
-const RTM_GETLINK: u16 = 18;
-const RTM_GETADDR: u16 = 22;
-const RTM_GETROUTE: u16 = 26;
-const RTM_GETRULE: u16 = 34;
-const RTM_GETNSID: u16 = 90;
+pub(super) use netlink_sys::protocols::NETLINK_ROUTE as FAMILY;
 
-pub(super) fn links(netlink: &Netlink) -> Result<Vec<Link>, Error> {
-    const IFLA_EXT_MASK: u16 = 29;
-    const SKIP_STATISTICS: u32 = 8; // RTEXT_FILTER_SKIP_STATS
-    let mut body = vec![0; 16];
-    body.extend(attribute(IFLA_EXT_MASK, &SKIP_STATISTICS.to_ne_bytes()));
-    Ok(netlink.dump(RTM_GETLINK, &body)?.iter().filter_map(|m| link(&m.payload)).collect())
+pub(super) fn links(netlink: &Netlink) -> Result<Entries<Link>, Error> {
+    let mut request = LinkMessage::default();
+    request.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+    Ok(Entries::decode(&netlink.dump(RouteNetlinkMessage::GetLink(request))?, |m| link(m).map(Some)))
 }
 
 /// Addresses with the index of their interface.
-pub(super) fn addresses(netlink: &Netlink) -> Result<Vec<(u32, InterfaceAddress)>, Error> {
-    Ok(netlink.dump(RTM_GETADDR, &[0; 8])?.iter().filter_map(|m| interface_address(&m.payload)).collect())
+pub(super) fn addresses(netlink: &Netlink) -> Result<Entries<(u32, InterfaceAddress)>, Error> {
+    let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    Ok(Entries::decode(&netlink.dump(request)?, |m| interface_address(m).map(Some)))
 }
 
 /// Routes of every table and both families, with the index of their interface.
-pub(super) fn routes(netlink: &Netlink) -> Result<Vec<(Option<u32>, RouteEntry)>, Error> {
-    Ok(netlink.dump(RTM_GETROUTE, &[0; 12])?.iter().flat_map(|m| route(&m.payload)).collect())
+pub(super) fn routes(netlink: &Netlink) -> Result<Entries<(Option<u32>, RouteEntry)>, Error> {
+    Ok(Entries::decode(&netlink.dump(RouteNetlinkMessage::GetRoute(RouteMessage::default()))?, route))
 }
 
-pub(super) fn rules(netlink: &Netlink) -> Result<Vec<Rule>, Error> {
-    Ok(netlink.dump(RTM_GETRULE, &[0; 12])?.iter().filter_map(|m| rule(&m.payload)).collect())
+pub(super) fn rules(netlink: &Netlink) -> Result<Entries<Rule>, Error> {
+    Ok(Entries::decode(&netlink.dump(RouteNetlinkMessage::GetRule(RuleMessage::default()))?, rule))
 }
 
 /// The number by which the socket's namespace knows the namespace of an open file; `None`: it has given it none, so
 /// none of its links can have a peer there.
-pub(super) fn nsid(netlink: &Netlink, namespace: i32) -> Result<Option<i32>, Error> {
-    const NETNSA_NSID: u16 = 1; // include/uapi/linux/net_namespace.h
-    const NETNSA_FD: u16 = 3;
-    let mut body = vec![0; 4]; // struct rtgenmsg, padded
-    body.extend(attribute(NETNSA_FD, &namespace.to_ne_bytes()));
-    let answer = netlink.get(RTM_GETNSID, &body)?;
-    let id = answer.and_then(|m| u32_at(Attributes(m.payload.get(4..)?).find(NETNSA_NSID)?, 0));
-    Ok(id.map(u32::cast_signed).filter(|&id| id >= 0))
+pub(super) fn nsid(netlink: &Netlink, namespace: BorrowedFd<'_>) -> Result<Option<i32>, Error> {
+    let mut request = NsidMessage::default();
+    request.attributes = vec![NsidAttribute::Fd(namespace.as_raw_fd().cast_unsigned())];
+    let Some(answer) = netlink.get(RouteNetlinkMessage::GetNsId(request))? else { return Ok(None) };
+    numbered(&answer.payload).map_err(Error::Decode)
 }
 
-/// `struct ifinfomsg`: family 0:1, type 2:2, index 4:4, flags 8:4, change 12:4.
-pub(super) fn link(payload: &[u8]) -> Option<Link> {
-    const IFF_UP: u32 = 1;
-    const ARPHRD_ETHER: u16 = 1;
-    const ARPHRD_LOOPBACK: u16 = 772;
-    let attributes = Attributes(payload.get(16..)?);
-    let number = |kind| attributes.find(kind).and_then(|b| u32_at(b, 0));
-    let layer3 = !matches!(u16_at(payload, 2)?, ARPHRD_ETHER | ARPHRD_LOOPBACK);
-    let mac = attributes.find(1).filter(|b| b.len() == 6 && !layer3);
-    Some(Link {
-        index: u32_at(payload, 4)?,
-        name: text(attributes.find(3)?),               // IFLA_IFNAME
-        kind: attributes.nested(18).find(1).map(text), // IFLA_LINKINFO, IFLA_INFO_KIND
-        mac: mac.map(|b| b.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")),
-        up: u32_at(payload, 8)? & IFF_UP != 0,
-        peer_index: number(5).filter(|&index| index != 0), // IFLA_LINK
-        peer_nsid: number(37).map(u32::cast_signed),       // IFLA_LINK_NETNSID
-        master: number(10),                                // IFLA_MASTER
+fn numbered(payload: &[u8]) -> Result<Option<i32>, DecodeError> {
+    let header = NsidHeader::parse(payload)?;
+    let attributes = attributes(payload, header.buffer_len(), NsidAttribute::parse);
+    Ok(attributes.into_iter().find_map(|attribute| match attribute {
+        NsidAttribute::Id(id) if id >= 0 => Some(id),
+        _ => None,
+    }))
+}
+
+/// The attributes behind a header of so many bytes, those that can be decoded.
+fn attributes<'a, A>(
+    payload: &'a [u8],
+    header: usize,
+    decode: impl Fn(&NlaBuffer<&'a [u8]>) -> Result<A, DecodeError>,
+) -> Vec<A> {
+    let decoded = NlasIterator::new(payload.get(header..).unwrap_or_default()).map(|nla| decode(&nla?));
+    decoded
+        .filter_map(|attribute| attribute.inspect_err(|e| tracing::debug!("rtnetlink: left out: {e}")).ok())
+        .collect()
+}
+
+pub(super) fn link(payload: &[u8]) -> Result<Link, DecodeError> {
+    let header = LinkHeader::parse(payload)?;
+    let layer3 = !matches!(header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback);
+    let mut link = Link {
+        index: header.index,
+        name: String::new(),
+        kind: link_kind(payload, header.buffer_len()),
+        mac: None,
+        up: header.flags.contains(LinkFlags::Up),
+        peer_index: None,
+        peer_nsid: None,
+        master: None,
         layer3,
-    })
+    };
+    let decode = |nla: &NlaBuffer<&[u8]>| LinkAttribute::parse_with_param(nla, header.interface_family);
+    for attribute in attributes(payload, header.buffer_len(), decode) {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Address(bytes) if bytes.len() == 6 && !layer3 => {
+                let bytes: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                link.mac = Some(bytes.join(":"));
+            }
+            LinkAttribute::Link(index) if index != 0 => link.peer_index = Some(index),
+            LinkAttribute::LinkNetNsId(id) => link.peer_nsid = Some(id),
+            LinkAttribute::Controller(index) => link.master = Some(index),
+            _ => {}
+        }
+    }
+    if link.name.is_empty() {
+        return Err(format!("link {} has no name", link.index).into());
+    }
+    Ok(link)
 }
 
-/// Names of the `IFA_F_*` flags (include/uapi/linux/if_addr.h), lowest bit first.
-const ADDRESS_FLAGS: [&str; 12] = [
-    "secondary",
-    "nodad",
-    "optimistic",
-    "dadfailed",
-    "homeaddress",
-    "deprecated",
-    "tentative",
-    "permanent",
-    "managetempaddr",
-    "noprefixroute",
-    "autojoin",
-    "stableprivacy",
-];
-
-/// `struct ifaddrmsg`: family 0:1, prefixlen 1:1, flags 2:1, scope 3:1, index 4:4. The interface's name is left empty.
-pub(super) fn interface_address(payload: &[u8]) -> Option<(u32, InterfaceAddress)> {
-    let attributes = Attributes(payload.get(8..)?);
-    // On a point-to-point link IFA_ADDRESS is the peer's; IFA_LOCAL is ours.
-    let own = attributes.find(2).or_else(|| attributes.find(1)).and_then(address)?;
-    let flags = match attributes.find(8).and_then(|b| u32_at(b, 0)) {
-        Some(flags) => flags,
-        None => u32::from(byte(payload, 2)?),
+/// IFLA_INFO_KIND alone: what else IFLA_LINKINFO has in it differs by kind and kernel.
+fn link_kind(payload: &[u8], header: usize) -> Option<String> {
+    let kind = |nla: &NlaBuffer<&[u8]>| match nla.kind() {
+        libc::IFLA_LINKINFO => Ok(NlasIterator::new(nla.value()).find_map(|nla| InfoKind::parse(&nla.ok()?).ok())),
+        _ => Ok(None),
     };
-    let flags = ADDRESS_FLAGS.iter().enumerate().filter(|(bit, _)| flags & (1 << bit) != 0);
+    attributes(payload, header, kind).into_iter().flatten().next().map(|kind| kind.to_string())
+}
+
+/// The interface's name is left empty.
+pub(super) fn interface_address(payload: &[u8]) -> Result<(u32, InterfaceAddress), DecodeError> {
+    let header = AddressHeader::parse(payload)?;
+    let (mut own, mut other) = (None, None);
+    let mut flags = AddressFlags::from_bits_retain(header.flags.bits().into());
+    for attribute in attributes(payload, header.buffer_len(), AddressAttribute::parse) {
+        match attribute {
+            // On a point-to-point link IFA_ADDRESS is the peer's; IFA_LOCAL is ours.
+            AddressAttribute::Local(ip) => own = Some(ip),
+            AddressAttribute::Address(ip) => other = Some(ip),
+            AddressAttribute::Flags(all) => flags = all,
+            _ => {}
+        }
+    }
     let found = InterfaceAddress {
         interface: String::new(),
-        address: own,
-        prefix_len: byte(payload, 1)?,
-        scope: byte(payload, 3)?,
-        flags: flags.map(|(_, name)| (*name).to_owned()).collect(),
+        address: own.or(other).ok_or("an address message has no address")?,
+        prefix_len: header.prefix_len,
+        scope: header.scope.into(),
+        flags: flags.iter_names().map(|(name, _)| name.to_lowercase()).collect(),
     };
-    Some((u32_at(payload, 4)?, found))
+    Ok((header.index, found))
 }
 
 /// A route, with what is needed to say whom it is for.
@@ -128,119 +161,141 @@ impl RouteEntry {
     }
 }
 
-/// `struct rtmsg`: family 0:1, dst_len 1:1, src_len 2:1, tos 3:1, table 4:1, protocol 5:1, scope 6:1, type 7:1,
-/// flags 8:4. One entry for each next hop; the interface's name is left empty.
-pub(super) fn route(payload: &[u8]) -> Vec<(Option<u32>, RouteEntry)> {
-    read_route(payload).unwrap_or_default()
-}
-
-fn read_route(payload: &[u8]) -> Option<Vec<(Option<u32>, RouteEntry)>> {
-    const RTM_F_CLONED: u32 = 0x200;
-    let attributes = Attributes(payload.get(12..)?);
-    let unspecified = match i32::from(byte(payload, 0)?) {
-        libc::AF_INET => IpAddr::from([0; 4]),
-        libc::AF_INET6 => IpAddr::from([0; 16]),
-        _ => return None, // multicast routing tables and MPLS answer too
+/// One entry for each next hop; the interface's name is left empty.
+pub(super) fn route(payload: &[u8]) -> Result<Vec<(Option<u32>, RouteEntry)>, DecodeError> {
+    let header = RouteHeader::parse(payload)?;
+    let mut network = match header.address_family {
+        AddressFamily::Inet => IpAddr::from([0; 4]),
+        AddressFamily::Inet6 => IpAddr::from([0; 16]),
+        _ => return Ok(Vec::new()), // multicast routing tables and MPLS answer too
     };
-    if u32_at(payload, 8)? & RTM_F_CLONED != 0 {
-        return None;
+    if header.flags.contains(RouteFlags::Cloned) {
+        return Ok(Vec::new());
     }
-    let network = attributes.find(1).and_then(address).unwrap_or(unspecified);
-    let prefix_len = byte(payload, 1)?;
-    let table = attributes.find(15).and_then(|b| u32_at(b, 0));
-    let route = Route {
-        destination: format!("{network}/{prefix_len}"),
-        kind: route_kind(byte(payload, 7)?),
-        table: table.unwrap_or(u32::from(byte(payload, 4)?)),
-        interface: None,
-        gateway: gateway(attributes),
+    let decode = |nla: &NlaBuffer<&[u8]>| {
+        RouteAttribute::parse_with_param(nla, (header.address_family, header.kind, RouteLwEnCapType::None))
     };
-    let Some(mut hops) = attributes.find(9) else {
-        let interface = attributes.find(4).and_then(|b| u32_at(b, 0));
-        return Some(vec![(interface, RouteEntry { network, prefix_len, route })]);
-    };
-    let mut entries = Vec::new();
-    // RTA_MULTIPATH: struct rtnexthop, len 0:2, flags 2:1, hops 3:1, ifindex 4:4, then attributes.
-    while let (Some(len), Some(interface)) = (u16_at(hops, 0), u32_at(hops, 4)) {
-        let Some(own) = hops.get(8..usize::from(len)) else { break };
-        let route = Route { gateway: gateway(Attributes(own)), ..route.clone() };
-        entries.push((Some(interface), RouteEntry { network, prefix_len, route }));
-        hops = hops.get(usize::from(len).next_multiple_of(4)..).unwrap_or_default();
+    let attributes = attributes(payload, header.buffer_len(), decode);
+    let mut table = header.table.into();
+    let (mut interface, mut hops) = (None, None);
+    for attribute in &attributes {
+        match attribute {
+            RouteAttribute::Destination(to) => network = ip(to).unwrap_or(network),
+            RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::MultiPath(all) => hops = Some(all),
+            _ => {}
+        }
     }
-    Some(entries)
+    let prefix_len = header.destination_prefix_length;
+    let entry = |gateway| {
+        let destination = format!("{network}/{prefix_len}");
+        let route = Route { destination, kind: route_kind(header.kind), table, interface: None, gateway };
+        RouteEntry { network, prefix_len, route }
+    };
+    Ok(match hops {
+        None => vec![(interface, entry(gateway(&attributes)))],
+        Some(hops) => hops.iter().map(|hop| (Some(hop.interface_index), entry(gateway(&hop.attributes)))).collect(),
+    })
 }
 
-/// RTA_GATEWAY, or RTA_VIA (`struct rtvia`: family 0:2, then the address of another family).
-fn gateway(attributes: Attributes<'_>) -> Option<IpAddr> {
-    attributes.find(5).or_else(|| attributes.find(18).and_then(|b| b.get(2..))).and_then(address)
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some((*ip).into()),
+        RouteAddress::Inet6(ip) => Some((*ip).into()),
+        _ => None,
+    }
 }
 
-fn route_kind(kind: u8) -> String {
-    const NAMES: [&str; 12] = [
-        "unspec",
-        "unicast",
-        "local",
-        "broadcast",
-        "anycast",
-        "multicast",
-        "blackhole",
-        "unreachable",
-        "prohibit",
-        "throw",
-        "nat",
-        "xresolve",
-    ];
-    NAMES.get(usize::from(kind)).map_or_else(|| format!("type {kind}"), |&name| name.to_owned())
+/// RTA_GATEWAY, or RTA_VIA: a gateway of the other family.
+fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(address) => ip(address),
+        RouteAttribute::Via(RouteVia::Inet(ip)) => Some((*ip).into()),
+        RouteAttribute::Via(RouteVia::Inet6(ip)) => Some((*ip).into()),
+        _ => None,
+    })
 }
 
-/// `struct fib_rule_hdr`: family 0:1, dst_len 1:1, src_len 2:1, tos 3:1, table 4:1, action 7:1, flags 8:4
-/// (include/uapi/linux/fib_rules.h). The text is as `ip rule` writes it. `None` for the kernel's own three.
-pub(super) fn rule(payload: &[u8]) -> Option<Rule> {
-    const FIB_RULE_INVERT: u32 = 2;
+/// As `ip route` writes it.
+fn route_kind(kind: RouteType) -> String {
+    let name = match kind {
+        RouteType::Unspec => "unspec",
+        RouteType::Unicast => "unicast",
+        RouteType::Local => "local",
+        RouteType::Broadcast => "broadcast",
+        RouteType::Anycast => "anycast",
+        RouteType::Multicast => "multicast",
+        RouteType::BlackHole => "blackhole",
+        RouteType::Unreachable => "unreachable",
+        RouteType::Prohibit => "prohibit",
+        RouteType::Throw => "throw",
+        RouteType::Nat => "nat",
+        RouteType::ExternalResolve => "xresolve",
+        other => return format!("type {}", u8::from(other)),
+    };
+    name.to_owned()
+}
+
+/// The text is as `ip rule` writes it. `None` for the kernel's own three.
+pub(super) fn rule(payload: &[u8]) -> Result<Option<Rule>, DecodeError> {
+    let header = RuleHeader::parse(payload)?;
     // Multicast routing has rules of its own, and answers too.
-    matches!(i32::from(byte(payload, 0)?), libc::AF_INET | libc::AF_INET6).then_some(())?;
-    let attributes = Attributes(payload.get(12..)?);
-    let number = |kind| attributes.find(kind).and_then(|b| u32_at(b, 0));
-    let priority = number(6).unwrap_or(0);
-    let table = number(15).unwrap_or(u32::from(byte(payload, 4)?));
-    let mut text_parts = Vec::new();
-    if u32_at(payload, 8)? & FIB_RULE_INVERT != 0 {
-        text_parts.push("not".to_owned());
+    if !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6) {
+        return Ok(None);
     }
-    let source = attributes.find(2).and_then(address);
-    text_parts.push(source.map_or("from all".into(), |ip| format!("from {ip}/{}", payload[2])));
-    if let Some(ip) = attributes.find(1).and_then(address) {
-        text_parts.push(format!("to {ip}/{}", payload[1]));
+    let attributes = attributes(payload, header.buffer_len(), RuleAttribute::parse);
+    let (mut priority, mut table, mut goto) = (0, header.table.into(), 0);
+    let (mut from, mut to, mut mark, mut mask) = (None, None, 0, u32::MAX);
+    let mut selectors = Vec::new();
+    for attribute in attributes {
+        match attribute {
+            RuleAttribute::Priority(number) => priority = number,
+            RuleAttribute::Table(number) => table = number,
+            RuleAttribute::Goto(number) => goto = number,
+            RuleAttribute::Source(ip) => from = Some(ip),
+            RuleAttribute::Destination(ip) => to = Some(ip),
+            RuleAttribute::FwMark(number) => mark = number,
+            RuleAttribute::FwMask(number) => mask = number,
+            RuleAttribute::Iifname(name) => selectors.push(format!("iif {name}")),
+            RuleAttribute::Oifname(name) => selectors.push(format!("oif {name}")),
+            RuleAttribute::IpProtocol(number) => selectors.push(format!("ipproto {}", u8::from(number))),
+            RuleAttribute::SourcePortRange(ports) => selectors.push(format!("sport {}", range(ports))),
+            RuleAttribute::DestinationPortRange(ports) => selectors.push(format!("dport {}", range(ports))),
+            _ => {}
+        }
     }
-    if let Some(mark) = number(10).filter(|&mark| mark != 0) {
-        let mask = number(16).filter(|&mask| mask != u32::MAX).map_or(String::new(), |mask| format!("/{mask:#x}"));
-        text_parts.push(format!("fwmark {mark:#x}{mask}"));
+    let mut parts = Vec::new();
+    if header.flags.contains(RuleFlags::Invert) {
+        parts.push("not".to_owned());
     }
-    for (kind, word) in [(3, "iif"), (17, "oif")] {
-        text_parts.extend(attributes.find(kind).map(|name| format!("{word} {}", text(name))));
+    parts.push(from.map_or("from all".into(), |ip| format!("from {ip}/{}", header.src_len)));
+    parts.extend(to.map(|ip| format!("to {ip}/{}", header.dst_len)));
+    match (mark, mask) {
+        (0, _) => {}
+        (mark, u32::MAX) => parts.push(format!("fwmark {mark:#x}")),
+        (mark, mask) => parts.push(format!("fwmark {mark:#x}/{mask:#x}")),
     }
-    if let Some(protocol) = attributes.find(22).and_then(|b| byte(b, 0)) {
-        text_parts.push(format!("ipproto {protocol}"));
-    }
-    for (kind, word) in [(23, "sport"), (24, "dport")] {
-        let range = attributes.find(kind).and_then(|b| Some((u16_at(b, 0)?, u16_at(b, 2)?)));
-        text_parts.extend(range.map(|(low, high)| match low == high {
-            true => format!("{word} {low}"),
-            false => format!("{word} {low}-{high}"),
-        }));
-    }
-    let selects = text_parts.len() > 1;
-    text_parts.push(match byte(payload, 7)? {
-        1 => format!("lookup {}", table_name(table)),
-        2 => format!("goto {}", number(4).unwrap_or(0)),
-        3 => "nop".into(),
-        6 => "blackhole".into(),
-        7 => "unreachable".into(),
-        8 => "prohibit".into(),
-        other => format!("action {other}"),
+    parts.append(&mut selectors);
+    let selects = parts.len() > 1 || from.is_some();
+    parts.push(match header.action {
+        RuleAction::ToTable => format!("lookup {}", table_name(table)),
+        RuleAction::Goto => format!("goto {goto}"),
+        RuleAction::Nop => "nop".into(),
+        RuleAction::Blackhole => "blackhole".into(),
+        RuleAction::Unreachable => "unreachable".into(),
+        RuleAction::Prohibit => "prohibit".into(),
+        other => format!("action {}", u8::from(other)),
     });
     let own = matches!((priority, table), (0, 255) | (32766, 254) | (32767, 253));
-    (selects || source.is_some() || !own).then(|| Rule { priority, text: text_parts.join(" ") })
+    Ok((selects || !own).then(|| Rule { priority, text: parts.join(" ") }))
+}
+
+fn range(ports: RulePortRange) -> String {
+    match (ports.start, ports.end) {
+        (low, high) if low == high => low.to_string(),
+        (low, high) => format!("{low}-{high}"),
+    }
 }
 
 fn table_name(table: u32) -> String {
@@ -250,39 +305,6 @@ fn table_name(table: u32) -> String {
         255 => "local".into(),
         other => other.to_string(),
     }
-}
-
-/// A socket from sock_diag: `struct inet_diag_msg` (include/uapi/linux/inet_diag.h): family 0:1, state 1:1, then
-/// `inet_diag_sockid` at 4 (sport 0:2 and dport 2:2 in network order, src 4:16, dst 20:16, if 36:4, cookie 40:8), uid
-/// 64:4, inode 68:4.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct DiagSocket {
-    pub(super) local: std::net::SocketAddr,
-    pub(super) remote_port: u16,
-    pub(super) state: u8,
-    pub(super) cookie: u64,
-    pub(super) inode: u32,
-    /// Takes IPv6 only (`INET_DIAG_SKV6ONLY`).
-    pub(super) v6_only: bool,
-}
-
-pub(super) fn socket(payload: &[u8]) -> Option<DiagSocket> {
-    const INET_DIAG_SKV6ONLY: u16 = 11;
-    let local = match i32::from(byte(payload, 0)?) {
-        libc::AF_INET => address(payload.get(8..12)?)?,
-        libc::AF_INET6 => address(payload.get(8..24)?)?,
-        _ => return None,
-    };
-    let cookie = u64::from(u32_at(payload, 44)?) | u64::from(u32_at(payload, 48)?) << 32;
-    let v6_only = Attributes(payload.get(72..)?).find(INET_DIAG_SKV6ONLY).and_then(|b| byte(b, 0));
-    Some(DiagSocket {
-        local: (local, be16_at(payload, 4)?).into(),
-        remote_port: be16_at(payload, 6)?,
-        state: byte(payload, 1)?,
-        cookie,
-        inode: u32_at(payload, 68)?,
-        v6_only: v6_only == Some(1),
-    })
 }
 
 #[cfg(test)]

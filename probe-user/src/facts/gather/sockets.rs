@@ -1,4 +1,4 @@
-//! Who listens on the port under test in the node's namespace: sock_diag (include/uapi/linux/inet_diag.h).
+//! Who listens on the port under test in the node's namespace, from sock_diag.
 
 use std::{
     collections::HashMap,
@@ -8,11 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::netlink::{Error, Netlink};
+use netlink_packet_core::{DecodeError, Parseable as _};
+use netlink_packet_sock_diag::{
+    AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, SockDiagMessage, TCP_CLOSE, TCP_LISTEN,
+    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
+};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+
 use super::processes::{NetnsKey, Process};
-use super::rtnetlink::{self, DiagSocket};
 use crate::{
     facts::{Fact, Listener, Transport},
+    netlink::{Entries, Error, Netlink},
     target::DNS_PORT,
 };
 
@@ -25,45 +31,73 @@ const OWNER_LIMIT: Duration = Duration::from_millis(200);
 /// once for each family.
 pub(super) fn read(port: u16, own: Option<NetnsKey>, processes: &[Process]) -> Fact<Vec<Listener>> {
     match listening(port) {
-        Ok(sockets) => {
+        Ok(Entries { found: sockets, unread }) => {
             let owners = owners(&sockets, own, processes);
             let listeners = sockets.iter().flat_map(|(transport, socket)| listeners(*transport, socket, &owners));
-            Fact::known(listeners.collect(), SOURCE)
+            Fact::Known { value: listeners.collect(), source: SOURCE.into(), others: unread.into_iter().collect() }
         }
         Err(e) => Fact::unavailable(e, SOURCE),
     }
 }
 
-fn listening(port: u16) -> Result<Vec<(Transport, DiagSocket)>, Error> {
-    const NETLINK_SOCK_DIAG: isize = 4;
-    const SOCK_DIAG_BY_FAMILY: u16 = 20;
-    const TCP_LISTEN: u8 = 10;
-    const TCP_CLOSE: u8 = 7; // the state of a UDP socket that is not connected
+fn listening(port: u16) -> Result<Entries<(Transport, DiagSocket)>, Error> {
     let netlink = Netlink::open(NETLINK_SOCK_DIAG, LIMIT)?;
-    let mut found = Vec::new();
+    let mut all = Entries { found: Vec::new(), unread: None };
+    // A UDP socket that is not connected is in state CLOSE.
     for (transport, protocol, state) in
-        [(Transport::Udp, libc::IPPROTO_UDP, TCP_CLOSE), (Transport::Tcp, libc::IPPROTO_TCP, TCP_LISTEN)]
+        [(Transport::Udp, IPPROTO_UDP, TCP_CLOSE), (Transport::Tcp, IPPROTO_TCP, TCP_LISTEN)]
     {
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            let messages = netlink.dump(SOCK_DIAG_BY_FAMILY, &request(family, protocol, 1 << state))?;
-            let sockets = messages.iter().filter_map(|message| rtnetlink::socket(&message.payload));
+        for family in [AF_INET, AF_INET6] {
+            let messages = netlink.dump(SockDiagMessage::InetRequest(request(family, protocol, state)))?;
+            let sockets = Entries::decode(&messages, |message| socket(message).map(Some));
             let wanted = |socket: &DiagSocket| {
                 let local = socket.local.port();
                 socket.state == state && socket.remote_port == 0 && (local == port || local == DNS_PORT)
             };
-            found.extend(sockets.filter(wanted).map(|socket| (transport, socket)));
+            all.found.extend(sockets.found.into_iter().filter(wanted).map(|socket| (transport, socket)));
+            all.unread = all.unread.or(sockets.unread);
         }
     }
-    Ok(found)
+    Ok(all)
 }
 
-/// `struct inet_diag_req_v2`: family 0:1, protocol 1:1, extensions 2:1, states 4:4, then `inet_diag_sockid` (48 bytes).
-fn request(family: i32, protocol: i32, states: u32) -> Vec<u8> {
-    let mut body = vec![0; 8 + 48];
-    body[0] = u8::try_from(family).unwrap_or_default();
-    body[1] = u8::try_from(protocol).unwrap_or_default();
-    body[4..8].copy_from_slice(&states.to_ne_bytes());
-    body
+fn request(family: u8, protocol: u8, state: u8) -> InetRequest {
+    InetRequest {
+        family,
+        protocol,
+        extensions: ExtensionFlags::empty(),
+        states: StateFlags::from_bits_retain(1 << state),
+        // Not looked at in a dump.
+        socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
+    }
+}
+
+/// What is asked of a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct DiagSocket {
+    local: SocketAddr,
+    remote_port: u16,
+    state: u8,
+    /// `SO_COOKIE`; what eBPF programs see.
+    cookie: u64,
+    inode: u32,
+    /// Takes IPv6 only.
+    v6_only: bool,
+}
+
+fn socket(payload: &[u8]) -> Result<DiagSocket, DecodeError> {
+    let InetResponse { header, nlas } = InetResponse::parse(payload)?;
+    // Two words in host order, the low one first (`sock_diag_save_cookie`, net/core/sock_diag.c).
+    let [a, b, c, d, e, f, g, h] = header.socket_id.cookie;
+    let [low, high] = [[a, b, c, d], [e, f, g, h]].map(|word| u64::from(u32::from_ne_bytes(word)));
+    Ok(DiagSocket {
+        local: (header.socket_id.source_address, header.socket_id.source_port).into(),
+        remote_port: header.socket_id.destination_port,
+        state: header.state,
+        cookie: high << 32 | low,
+        inode: header.inode,
+        v6_only: nlas.contains(&Nla::SkV6Only(true)),
+    })
 }
 
 fn listeners(
@@ -120,8 +154,10 @@ fn open_files(process: &Path) -> impl Iterator<Item = String> {
 mod tests {
     use std::net::{TcpListener, UdpSocket};
 
+    use netlink_packet_sock_diag::INET_DIAG_SKV6ONLY;
+
     use super::*;
-    use crate::facts::gather::processes::Processes;
+    use crate::{facts::gather::processes::Processes, netlink::attribute};
 
     #[test]
     fn own_sockets_are_found_with_their_owner() {
@@ -147,5 +183,42 @@ mod tests {
         let socket = DiagSocket { local, remote_port: 0, state: 10, cookie: 7, inode: 1, v6_only: false };
         let found: Vec<_> = listeners(Transport::Tcp, &socket, &HashMap::new()).collect();
         assert_eq!(found, [Listener { local, transport: Transport::Tcp, cookie: 7, process: None, pid: None }]);
+    }
+
+    #[test]
+    fn a_socket_has_its_address_cookie_and_inode() {
+        let mut bytes = vec![0; 72];
+        bytes[0] = 2;
+        bytes[1] = 7;
+        bytes[4..6].copy_from_slice(&53_u16.to_be_bytes());
+        bytes[8..12].copy_from_slice(&[169, 254, 116, 108]);
+        bytes[44..48].copy_from_slice(&0x11_u32.to_ne_bytes());
+        bytes[48..52].copy_from_slice(&0x1_u32.to_ne_bytes());
+        bytes[68..72].copy_from_slice(&4711_u32.to_ne_bytes());
+        let found = socket(&bytes).unwrap();
+        assert_eq!(found.local.to_string(), "169.254.116.108:53");
+        assert_eq!((found.cookie, found.inode, found.state), (0x1_0000_0011, 4711, 7));
+    }
+
+    #[test]
+    fn an_ipv6_socket_says_whether_it_takes_ipv4() {
+        let mut bytes = vec![0; 72];
+        bytes[0] = AF_INET6;
+        bytes[1] = TCP_LISTEN;
+        let both = socket(&bytes).unwrap();
+        bytes.extend(attribute(INET_DIAG_SKV6ONLY, &[1]));
+        assert_eq!((both.v6_only, socket(&bytes).unwrap().v6_only), (false, true));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..160), v6: bool) {
+            let _socket = socket(&bytes);
+            let mut bytes = bytes;
+            if let Some(family) = bytes.first_mut() {
+                *family = if v6 { AF_INET6 } else { AF_INET };
+            }
+            let _socket = socket(&bytes);
+        }
     }
 }

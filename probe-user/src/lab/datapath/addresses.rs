@@ -1,16 +1,22 @@
 //! The node's addresses: reading them, and which of them Cilium takes for the host's own.
 
-use std::{collections::BTreeSet, io, net::IpAddr, os::fd::AsRawFd as _};
+use std::{collections::BTreeSet, io, net::IpAddr, os::fd::AsRawFd as _, time::Duration};
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{DecodeError, Parseable as _};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage},
+    address::{AddressAttribute, AddressHeader, AddressMessage},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::Error;
-use crate::lab::spec::{CiliumVersion, DatapathConfig};
+use crate::{
+    lab::spec::{CiliumVersion, DatapathConfig},
+    netlink::{Entries, Netlink},
+};
+
+/// How long the kernel has for its answer.
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// Loopback's index, in every network namespace (net/core/dev.c `LOOPBACK_IFINDEX`).
 const LOOPBACK: u32 = 1;
@@ -48,51 +54,17 @@ fn is_known(config: &DatapathConfig, address: &Address) -> bool {
 
 /// Every address of the calling thread's network namespace.
 pub(super) fn dump() -> Result<Vec<Address>, Error> {
-    let failed = |what| move |source| Error::Netlink { what, source };
-    let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("opening a socket"))?;
-    socket.bind_auto().map_err(failed("binding"))?;
-    socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connecting"))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut request =
-        NetlinkMessage::new(header, NetlinkPayload::from(RouteNetlinkMessage::GetAddress(AddressMessage::default())));
-    request.finalize();
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    socket.send(&bytes, 0).map_err(failed("asking for the addresses"))?;
-    let mut addresses = Vec::new();
-    loop {
-        let (datagram, _) = socket.recv_from_full().map_err(failed("reading the addresses"))?;
-        if read(&datagram, &mut addresses)? {
-            return Ok(addresses);
-        }
-    }
+    let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let answer = Netlink::open(NETLINK_ROUTE, LIMIT).and_then(|netlink| netlink.dump(request));
+    let messages = answer.map_err(|error| Error::Addresses(error.to_string()))?;
+    let Entries { found, unread } = Entries::decode(&messages, address);
+    unread.map_or(Ok(found), |why| Err(Error::Addresses(why)))
 }
 
-/// Takes the addresses out of one datagram; says whether the dump is complete.
-fn read(mut datagram: &[u8], addresses: &mut Vec<Address>) -> Result<bool, Error> {
-    while !datagram.is_empty() {
-        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram)
-            .map_err(|error| Error::Decode(error.to_string()))?;
-        match message.payload {
-            NetlinkPayload::Done(_) => return Ok(true),
-            NetlinkPayload::Error(error) => {
-                return Err(Error::Netlink { what: "dumping the addresses", source: error.to_io() });
-            }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address)) => {
-                addresses.extend(local(&address).map(|ip| Address {
-                    index: address.header.index,
-                    ip,
-                    scope: address.header.scope.into(),
-                }));
-            }
-            _ => {}
-        }
-        // Messages are padded to four bytes; a length of zero would not end.
-        let length = (message.header.length as usize).next_multiple_of(4).max(4);
-        datagram = datagram.get(length..).unwrap_or_default();
-    }
-    Ok(false)
+fn address(payload: &[u8]) -> Result<Option<Address>, DecodeError> {
+    let message = AddressMessage::parse(payload)?;
+    let AddressHeader { index, scope, .. } = message.header;
+    Ok(local(&message).map(|ip| Address { index, ip, scope: scope.into() }))
 }
 
 /// `IFA_LOCAL` is the address itself; IPv6 has `IFA_ADDRESS` alone.

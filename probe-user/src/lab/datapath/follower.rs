@@ -4,7 +4,6 @@ use std::{collections::BTreeSet, net::IpAddr, os::fd::AsFd, os::unix::net::UnixS
 
 use netlink_sys::Socket;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use super::{Error, addresses, tables::Tables};
 use crate::lab::spec::DatapathConfig;
@@ -66,10 +65,8 @@ impl State {
 }
 
 fn follow(state: &mut State, events: &Socket, stopped: &UnixStream) {
-    // SAFETY: `events` is borrowed for the whole function and keeps the descriptor open.
-    let events_fd = unsafe { BorrowedFd::borrow_raw(events.as_raw_fd()) };
     loop {
-        let mut fds = [PollFd::new(events_fd, PollFlags::POLLIN), PollFd::new(stopped.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(events.as_fd(), PollFlags::POLLIN), PollFd::new(stopped.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) => {}
             Err(nix::Error::EINTR) => continue,

@@ -30,6 +30,7 @@ pub struct Cell {
 #[must_use]
 pub fn table(report: &Report) -> Vec<Row> {
     let several = several_addresses(&report.queries);
+    let mut warned = false;
     let mut keys: Vec<_> = Vec::new();
     for query in &report.queries {
         let key = (query.vantage.as_str(), query.address);
@@ -43,12 +44,20 @@ pub fn table(report: &Report) -> Vec<Row> {
                 report.queries.iter().filter(|q| q.vantage == vantage && q.address == address).collect();
             let (udp, tcp) = (cell(report, &asked, Transport::Udp), cell(report, &asked, Transport::Tcp));
             let on_node = asked.iter().all(|query| query.vantage_kind >= VantageKind::Node);
+            let loopback = asked.iter().all(|query| query.vantage_kind == VantageKind::NodeLoopback);
             let misleading = on_node && report.verdict.status == Status::Fail && udp.answered && tcp.answered;
+            // Once is enough.
+            let note = misleading && !warned;
+            warned |= misleading;
             Row {
-                vantage: if several { format!("{vantage} → {}", address.ip()) } else { vantage.to_owned() },
+                vantage: if several && !loopback {
+                    format!("{vantage} → {}", address.ip())
+                } else {
+                    vantage.to_owned()
+                },
                 udp,
                 tcp,
-                note: misleading.then_some("(the node itself is fine: its test says nothing about pods)"),
+                note: note.then_some("(the node itself is fine: its test says nothing about pods)"),
             }
         })
         .collect()

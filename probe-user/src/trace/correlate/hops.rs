@@ -24,7 +24,8 @@ pub(super) fn name(transaction: &Transaction, topology: &Topology) -> Vec<Hop> {
                 };
                 if s.direction == Direction::Reply { asked.reversed() } else { asked }
             });
-            let note = note(s, known.replace(flow), flow, topology);
+            let before = known.replace(flow).filter(|_| !begins(s, topology));
+            let note = note(s, before, flow, topology);
             Hop {
                 t_us: s.event.time_ns.saturating_sub(started_ns) / 1000,
                 hook: s.event.hook,
@@ -44,6 +45,17 @@ pub(super) fn name(transaction: &Transaction, topology: &Topology) -> Vec<Hop> {
 
 const fn at_socket(hook: HookKind) -> bool {
     matches!(hook, HookKind::SocketIn | HookKind::SocketOut)
+}
+
+/// A packet that leaves its socket, or comes in from outside: translated it can only be afterwards. Over TCP the one
+/// before it was another packet.
+fn begins(s: &Sighting, topology: &Topology) -> bool {
+    let outside = || topology.device(s.event.ifindex).is_some_and(|device| device.role.leaves_the_node());
+    match s.event.hook {
+        HookKind::SocketOut => true,
+        HookKind::Ingress => s.netns == topology.node && outside(),
+        _ => false,
+    }
 }
 
 fn note(s: &Sighting, before: Option<Flow>, now: Flow, topology: &Topology) -> Option<String> {

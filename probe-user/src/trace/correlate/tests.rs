@@ -8,20 +8,20 @@ use crate::{
     trace::event::{Cover, Device, DeviceRole, DnsHead},
 };
 
-const NODE: u64 = 1;
-const POD: u64 = 2;
+pub(super) const NODE: u64 = 1;
+pub(super) const POD: u64 = 2;
 const ELSEWHERE: u64 = 99;
 const SERVER_SOCKET: u64 = 77;
 const ETH0: u32 = 2;
 const CILIUM_HOST: u32 = 4;
 const LXC: u32 = 6;
-const TARGET: &str = "169.254.116.108:53";
+pub(super) const TARGET: &str = "169.254.116.108:53";
 
-fn addr(text: &str) -> SocketAddr {
+pub(super) fn addr(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }
 
-fn topology() -> Topology {
+pub(super) fn topology() -> Topology {
     let device = |index, name: &str, role| Device {
         index,
         name: name.into(),
@@ -47,20 +47,19 @@ fn topology() -> Topology {
 
 /// One query of a pod: its port and id tell it apart.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
-    port: u16,
-    id: u16,
-    start: u64,
-    skb: u64,
+pub(super) struct Asked {
+    pub(super) port: u16,
+    pub(super) id: u16,
+    pub(super) start: u64,
+    pub(super) skb: u64,
 }
 
 impl Asked {
-    fn event(
+    pub(super) fn event(
         self,
         after_us: u64,
         hook: HookKind,
-        netns: u64,
-        ifindex: u32,
+        (netns, ifindex): (u64, u32),
         src: &str,
         dst: &str,
         reply: bool,
@@ -83,6 +82,8 @@ impl Asked {
             ttl: 64,
             drop_reason: None,
             icmp_error: None,
+            payload: None,
+            payload_len: 0,
         }
     }
 
@@ -93,8 +94,8 @@ impl Asked {
     fn out_of_the_pod(self) -> Vec<Event> {
         let pod = self.pod();
         vec![
-            self.event(0, HookKind::SocketOut, POD, 0, &pod, TARGET, false),
-            self.event(11, HookKind::Ingress, NODE, LXC, &pod, TARGET, false),
+            self.event(0, HookKind::SocketOut, (POD, 0), &pod, TARGET, false),
+            self.event(11, HookKind::Ingress, (NODE, LXC), &pod, TARGET, false),
         ]
     }
 
@@ -102,13 +103,13 @@ impl Asked {
     fn healthy(self) -> Vec<Event> {
         let pod = self.pod();
         let mut events = self.out_of_the_pod();
-        let mut at_server = self.event(19, HookKind::SocketIn, NODE, LXC, &pod, TARGET, false);
+        let mut at_server = self.event(19, HookKind::SocketIn, (NODE, LXC), &pod, TARGET, false);
         at_server.socket = SERVER_SOCKET;
         events.push(at_server);
-        events.push(self.event(300, HookKind::SocketOut, NODE, 0, TARGET, &pod, true));
-        events.push(self.event(310, HookKind::Egress, NODE, CILIUM_HOST, TARGET, &pod, true));
-        events.push(self.event(320, HookKind::Egress, NODE, LXC, TARGET, &pod, true));
-        events.push(self.event(330, HookKind::SocketIn, POD, 0, TARGET, &pod, true));
+        events.push(self.event(300, HookKind::SocketOut, (NODE, 0), TARGET, &pod, true));
+        events.push(self.event(310, HookKind::Egress, (NODE, CILIUM_HOST), TARGET, &pod, true));
+        events.push(self.event(320, HookKind::Egress, (NODE, LXC), TARGET, &pod, true));
+        events.push(self.event(330, HookKind::SocketIn, (POD, 0), TARGET, &pod, true));
         events
     }
 
@@ -117,8 +118,8 @@ impl Asked {
         let pod = self.pod();
         let node = format!("192.168.77.2:{}", self.port);
         let mut events = self.out_of_the_pod();
-        events.push(self.event(19, HookKind::Egress, NODE, ETH0, &pod, TARGET, false));
-        events.push(self.event(21, HookKind::Transmit, NODE, ETH0, &node, TARGET, false));
+        events.push(self.event(19, HookKind::Egress, (NODE, ETH0), &pod, TARGET, false));
+        events.push(self.event(21, HookKind::Transmit, (NODE, ETH0), &node, TARGET, false));
         events
     }
 
@@ -126,14 +127,14 @@ impl Asked {
     fn answered_from_outside(self) -> Vec<Event> {
         let node = format!("192.168.77.2:{}", self.port);
         vec![
-            self.event(500, HookKind::Ingress, NODE, ETH0, TARGET, &node, true),
-            self.event(510, HookKind::SocketIn, POD, 0, TARGET, &self.pod(), true),
+            self.event(500, HookKind::Ingress, (NODE, ETH0), TARGET, &node, true),
+            self.event(510, HookKind::SocketIn, (POD, 0), TARGET, &self.pod(), true),
         ]
     }
 
     fn dropped(self) -> Vec<Event> {
         let mut events = self.out_of_the_pod();
-        let mut drop = self.event(13, HookKind::Drop, NODE, LXC, &self.pod(), TARGET, false);
+        let mut drop = self.event(13, HookKind::Drop, (NODE, LXC), &self.pod(), TARGET, false);
         drop.drop_reason = Some("TC_INGRESS".into());
         drop.dns = None;
         events.push(drop);
@@ -191,7 +192,7 @@ fn an_answer_joins_even_where_the_translation_was_not_seen() {
 fn the_head_of_egress_is_no_proof_while_the_packet_can_still_be_dropped_behind_it() {
     let mut events = ONE.leaked();
     events.retain(|event| event.hook != HookKind::Transmit);
-    let mut drop = ONE.event(20, HookKind::Drop, NODE, ETH0, &ONE.pod(), TARGET, false);
+    let mut drop = ONE.event(20, HookKind::Drop, (NODE, ETH0), &ONE.pod(), TARGET, false);
     drop.drop_reason = Some("TC_EGRESS".into());
     events.push(drop);
     assert_eq!(only(at_last(&events)).ended, Ended::Dropped);
@@ -230,7 +231,7 @@ fn a_drop_that_only_the_packets_address_names_still_belongs_to_its_query() {
 #[test]
 fn a_recycled_address_does_not_join_two_packets() {
     let mut events = ONE.dropped();
-    let mut stray = ONE.event(4_000_000, HookKind::Drop, NODE, LXC, &ONE.pod(), TARGET, false);
+    let mut stray = ONE.event(4_000_000, HookKind::Drop, (NODE, LXC), &ONE.pod(), TARGET, false);
     stray.flow = None;
     stray.drop_reason = Some("QUEUE_PURGE".into());
     events.push(stray);
@@ -265,7 +266,7 @@ fn what_goes_with_its_socket_was_not_dropped_on_its_way() {
     for event in &mut events {
         event.dns = None; // so that nothing shows an answer
     }
-    let mut purged = ONE.event(900, HookKind::Drop, POD, 0, TARGET, &ONE.pod(), true);
+    let mut purged = ONE.event(900, HookKind::Drop, (POD, 0), TARGET, &ONE.pod(), true);
     (purged.drop_reason, purged.dns) = (Some("QUEUE_PURGE".into()), None);
     events.push(purged);
     assert_eq!(only(at_last(&events)).drop, None);
@@ -274,7 +275,7 @@ fn what_goes_with_its_socket_was_not_dropped_on_its_way() {
 #[test]
 fn nobody_listens_is_not_a_drop() {
     let mut events = ONE.out_of_the_pod();
-    let mut drop = ONE.event(20, HookKind::Drop, NODE, LXC, &ONE.pod(), TARGET, false);
+    let mut drop = ONE.event(20, HookKind::Drop, (NODE, LXC), &ONE.pod(), TARGET, false);
     drop.drop_reason = Some("NO_SOCKET".into());
     events.push(drop);
     assert_eq!(only(at_last(&events)).ended, Ended::PortUnreachable);
@@ -363,7 +364,7 @@ fn the_same_ends_and_id_much_later_are_another_question() {
 #[test]
 fn a_port_unreachable_from_beyond_the_node_does_not_hide_the_leak() {
     let mut events = ONE.leaked();
-    let mut icmp = ONE.event(600, HookKind::Ingress, NODE, ETH0, "192.168.77.2:41334", TARGET, true);
+    let mut icmp = ONE.event(600, HookKind::Ingress, (NODE, ETH0), "192.168.77.2:41334", TARGET, true);
     icmp.icmp_error = Some((3, 3));
     icmp.dns = None;
     events.push(icmp);

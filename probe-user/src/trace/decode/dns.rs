@@ -7,15 +7,30 @@ use crate::{facts::Transport, trace::event::DnsHead};
 /// Header and first question of the message at the start of a UDP or TCP payload.
 #[must_use]
 pub fn head(payload: &[u8], transport: Transport) -> Option<DnsHead> {
-    let message = match transport {
-        Transport::Udp => payload,
+    match transport {
+        Transport::Udp => message_head(payload),
         // A length goes before (RFC 1035, section 4.2.2). Some senders put it into a segment of its own; then the next
         // one begins with the message. A first word below 12 cannot be a length.
-        Transport::Tcp => match payload {
-            [high, low, message @ ..] if message.len() >= 12 && u16::from_be_bytes([*high, *low]) >= 12 => message,
-            _ => return None,
-        },
-    };
+        Transport::Tcp => {
+            let behind_length = match payload {
+                [high, low, message @ ..] if u16::from_be_bytes([*high, *low]) >= 12 => message_head(message),
+                _ => None,
+            };
+            let bare = || message_head(payload).filter(|head| asks_one(payload) && head.qname.is_some());
+            match behind_length {
+                Some(head) if asks_one(&payload[2..]) => Some(head),
+                other => bare().or(other),
+            }
+        }
+    }
+}
+
+/// One question, as every query has that resolvers answer.
+fn asks_one(message: &[u8]) -> bool {
+    message.get(4..6) == Some(&[0, 1])
+}
+
+fn message_head(message: &[u8]) -> Option<DnsHead> {
     let header = message.get(..12)?;
     let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     let (qname, qtype) = if word(4) == 0 { (None, None) } else { question(&message[12..]) };
@@ -81,6 +96,11 @@ mod tests {
         stream.extend(QUERY);
         assert_eq!(head(&stream, Transport::Tcp).unwrap().id, 0xabcd);
         assert_eq!(head(&stream[..2], Transport::Tcp), None);
+    }
+
+    #[test]
+    fn a_length_may_come_in_a_segment_of_its_own() {
+        assert_eq!(head(QUERY, Transport::Tcp), head(QUERY, Transport::Udp));
     }
 
     #[test]

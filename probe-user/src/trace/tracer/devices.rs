@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::{AsFd as _, OwnedFd},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -34,6 +34,15 @@ const PAUSE: Duration = Duration::from_millis(12);
 pub(super) struct Devices {
     stop: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
+    requests: mpsc::Sender<InterfaceToWatch>,
+    wake: OwnedFd,
+}
+
+/// Devices that somebody asks for while the trace runs.
+struct Requests {
+    queue: mpsc::Receiver<InterfaceToWatch>,
+    /// Readable where there is one.
+    woken: OwnedFd,
 }
 
 impl Devices {
@@ -45,7 +54,10 @@ impl Devices {
         hooks: Arc<Mutex<Vec<Hook>>>,
         ready: oneshot::Sender<()>,
     ) -> io::Result<Self> {
-        let (stopped, stop) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        use nix::fcntl::OFlag;
+        let (stopped, stop) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        let (woken, wake) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let (requests, queue) = mpsc::channel();
         let thread = std::thread::Builder::new().name("trace-attach".into()).spawn(move || {
             let forced =
                 config.force_clsact || std::env::var_os("HOSTDNS_PROBE_FORCE_CLSACT").is_some_and(|v| v == "1");
@@ -58,11 +70,18 @@ impl Devices {
                 clsact: Clsact::default(),
                 attached: BTreeMap::new(),
             };
-            if let Err(error) = netns.run(move || work.run(&stopped, ready)) {
+            if let Err(error) = netns.run(move || work.run(&stopped, &Requests { queue, woken }, ready)) {
                 tracing::warn!(%error, "no device can be attached to");
             }
         })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Self { stop: Some(stop), thread: Some(thread), requests, wake })
+    }
+
+    pub(super) fn watch(&self, interface: InterfaceToWatch) {
+        // Where the thread has ended there is nobody to ask, and a full pipe wakes it as well as one more byte.
+        if self.requests.send(interface).is_ok() {
+            let _ = nix::unistd::write(&self.wake, &[1]);
+        }
     }
 }
 
@@ -87,7 +106,8 @@ struct Work {
 }
 
 impl Work {
-    fn run(mut self, stop: &OwnedFd, ready: oneshot::Sender<()>) {
+    fn run(mut self, stop: &OwnedFd, requests: &Requests, ready: oneshot::Sender<()>) {
+        let began = Instant::now();
         let links = Links::listen()
             .inspect_err(|error| tracing::warn!(%error, "new devices are not followed: no link events"))
             .ok();
@@ -101,22 +121,34 @@ impl Work {
             let _ = ready.send(());
             return;
         }
+        tracing::debug!(elapsed = ?began.elapsed(), "device programs loaded");
         let (needed, rest): (Vec<_>, Vec<_>) =
             self.config.interfaces.clone().into_iter().partition(|interface| interface.needed);
         for interface in &needed {
             self.attach(interface.index, &interface.name);
         }
+        tracing::debug!(elapsed = ?began.elapsed(), interfaces = needed.len(), "needed devices attached");
         let _ = ready.send(());
         for interface in &rest {
             let began = Instant::now();
             self.attach(interface.index, &interface.name);
-            if wait(stop, None, PAUSE.max(began.elapsed())) {
+            if wait(stop, None, None, PAUSE.max(began.elapsed())) {
                 return;
             }
         }
         loop {
-            if wait(stop, links.as_ref(), Duration::from_secs(60)) {
+            if wait(stop, Some(requests), links.as_ref(), Duration::from_secs(60)) {
                 return;
+            }
+            for interface in requests.take() {
+                if self.attached.contains_key(&interface.index) {
+                    continue;
+                }
+                let began = Instant::now();
+                self.attach(interface.index, &interface.name);
+                if wait(stop, None, None, PAUSE.max(began.elapsed())) {
+                    return;
+                }
             }
             for change in links.iter().flat_map(Links::changes) {
                 self.follow(change);
@@ -139,6 +171,11 @@ impl Work {
                 if let Some(name) = self.attached.remove(&index) {
                     let _ = self.exits.remove(&index);
                     let mut hooks = lock(&self.hooks);
+                    if !self.config.interfaces.iter().any(|interface| interface.name == name) {
+                        // A pod's: its name does not come back, and pods come and go without end.
+                        hooks.retain(|hook| hook.interface.as_deref() != Some(name.as_str()));
+                        return;
+                    }
                     for hook in hooks.iter_mut().filter(|hook| hook.interface.as_deref() == Some(name.as_str())) {
                         hook.attached = false;
                         hook.reason = Some("the device is gone".to_owned());
@@ -185,9 +222,18 @@ impl Work {
     }
 }
 
+impl Requests {
+    fn take(&self) -> Vec<InterfaceToWatch> {
+        let mut bytes = [0; 64];
+        while nix::unistd::read(&self.woken, &mut bytes).is_ok_and(|read| read == bytes.len()) {}
+        self.queue.try_iter().collect()
+    }
+}
+
 /// Waits for link events at most as long as `patience`. True: the tracer is being closed.
-fn wait(stop: &OwnedFd, links: Option<&Links>, patience: Duration) -> bool {
+fn wait(stop: &OwnedFd, requests: Option<&Requests>, links: Option<&Links>, patience: Duration) -> bool {
     let mut fds = vec![PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+    fds.extend(requests.map(|requests| PollFd::new(requests.woken.as_fd(), PollFlags::POLLIN)));
     fds.extend(links.map(|links| PollFd::new(links.as_fd(), PollFlags::POLLIN)));
     let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
     match poll(&mut fds, timeout) {

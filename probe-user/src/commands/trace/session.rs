@@ -1,0 +1,305 @@
+//! The tracer at work: events in, transactions out, and pods followed as they come and go.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use tokio::task::JoinHandle;
+
+use super::{TraceArgs, losses::Losses, reasons::Reasons, render::Surroundings};
+use crate::{
+    ended::Ended,
+    facts::{self, Facts, Sources},
+    target::HOST_DNS_V6,
+    trace::{
+        EventCounts, Hook, HookKind,
+        correlate::{Correlator, Finished, Horizon},
+        event::{DeviceRole, Event, Topology},
+        filter, hooking,
+        pods::Names,
+        reorder::{Reorder, WAIT_NS},
+        tracer::{LATENCY, Tracer, boot_ns},
+        transaction::{Telling, Transaction},
+    },
+};
+
+/// Events taken at once.
+const BATCH: usize = 1024;
+
+/// How often the list of devices is compared: a pod comes with one.
+const LINKS_PACE: Duration = Duration::from_millis(400);
+
+/// How often the hooks are looked at.
+const HOOKS_PACE: Duration = Duration::from_millis(200);
+
+/// A pod that is gone is known for so long: its last transactions are still open.
+const REMEMBER: Duration = Duration::from_secs(10);
+
+/// A transaction as it is shown, with what a packet file needs besides.
+pub(super) struct Seen {
+    pub(super) transaction: Transaction,
+    pub(super) events: Vec<Event>,
+    /// Time of its first hop.
+    pub(super) unix_ns: i128,
+}
+
+pub(super) struct Session {
+    tracer: Tracer,
+    sources: Sources,
+    facts: Facts,
+    topology: Topology,
+    names: Names,
+    /// Pods' namespaces that are gone, and since when.
+    left: HashMap<u64, Instant>,
+    /// Namespaces whose device was asked for.
+    covered: HashSet<u64>,
+    absent: Vec<Hook>,
+    links: Vec<(u32, String)>,
+    links_looked: Instant,
+    hooks_looked: Option<Instant>,
+    refreshing: Option<JoinHandle<Facts>>,
+    batch: Vec<Event>,
+    reorder: Reorder,
+    correlator: Correlator,
+    losses: Losses,
+    reasons: Reasons,
+    boot_to_unix_ns: i128,
+    /// From then on every hook that matters was on; what began before was seen in part.
+    ready_ns: u64,
+    sample: Option<u32>,
+    started: Instant,
+}
+
+impl Session {
+    pub(super) async fn start(args: &TraceArgs) -> anyhow::Result<Self> {
+        let mut sources = args.sources.sources(args.target.targets(false));
+        let links = interfaces();
+        let facts = facts::gather(&sources).await;
+        if args.target.address.is_empty() {
+            let addresses = facts.network.addresses.get().map_or(&[][..], Vec::as_slice);
+            let v6 = addresses.iter().any(|one| one.interface == "lo" && one.address == HOST_DNS_V6);
+            sources.targets = args.target.targets(v6);
+        }
+        let topology = Topology::from_facts(&facts, &sources.targets);
+        let (config, absent) =
+            hooking::config(&facts, &sources.targets, &topology, &[], &args.interface, args.all_interfaces);
+        let tracer =
+            Tracer::start(config).await.context("nothing can be traced here; `hostdns-probe check` says more")?;
+        let ready_ns = boot_ns();
+        Ok(Self {
+            tracer,
+            names: Names::from_facts(&facts),
+            reasons: Reasons::new(&facts.cilium.drops_before),
+            sources,
+            facts,
+            topology,
+            left: HashMap::new(),
+            covered: HashSet::new(),
+            absent,
+            links,
+            links_looked: Instant::now(),
+            hooks_looked: None,
+            refreshing: None,
+            batch: Vec::with_capacity(BATCH),
+            reorder: Reorder::default(),
+            correlator: Correlator::default(),
+            losses: Losses::default(),
+            boot_to_unix_ns: jiff::Timestamp::now().as_nanosecond() - i128::from(boot_ns()),
+            ready_ns,
+            sample: args.sample.filter(|&n| n > 1),
+            started: Instant::now(),
+        })
+    }
+
+    /// What is watched, in one line.
+    pub(super) fn opening(&self) -> String {
+        let targets: Vec<_> = self.sources.targets.sockets().map(|socket| socket.to_string()).collect();
+        let sample = self.sample.map_or_else(String::new, |n| format!("; one flow in {n}"));
+        format!("tracing DNS to and from {}{sample}; Ctrl-C ends it", targets.join(" and "))
+    }
+
+    /// Waits for events and takes them in. False: no more will come. Safe to be given up while it waits.
+    pub(super) async fn read(&mut self) -> bool {
+        let read = self.tracer.recv_many(&mut self.batch, BATCH).await;
+        self.take_in();
+        read > 0
+    }
+
+    fn take_in(&mut self) {
+        for event in std::mem::take(&mut self.batch) {
+            self.cover(&event);
+            self.reorder.push(event);
+        }
+    }
+
+    /// A pod's device is hooked when its DNS is first seen.
+    fn cover(&mut self, event: &Event) {
+        let at_socket = matches!(event.hook, HookKind::SocketOut | HookKind::SocketIn);
+        if !at_socket || event.netns == 0 || event.netns == self.topology.node || !self.covered.insert(event.netns) {
+            return;
+        }
+        let interface = self.names.pod(event.netns).and_then(|pod| pod.interface.as_deref());
+        let device = self.topology.devices.iter().find(|device| Some(device.name.as_str()) == interface);
+        if let Some(device) = device {
+            self.tracer.watch(hooking::watch(device, &self.facts, false));
+        }
+    }
+
+    /// What has ended by now.
+    pub(super) async fn look(&mut self) -> Vec<Seen> {
+        self.follow_pods().await;
+        let now_ns = boot_ns();
+        self.correlate(now_ns);
+        let finished = self.correlator.take_finished(&self.topology, Horizon { now_ns, last: false });
+        self.tell(finished, false).await
+    }
+
+    /// Everything else: what is still on its way has no end that anybody saw.
+    pub(super) async fn finish(&mut self) -> Vec<Seen> {
+        let until = tokio::time::Instant::now() + LATENCY * 2 + Duration::from_nanos(WAIT_NS);
+        while tokio::time::timeout_at(until, self.read()).await == Ok(true) {}
+        self.correlate(u64::MAX);
+        let now_ns = boot_ns();
+        let mut finished = self.correlator.take_finished(&self.topology, Horizon { now_ns, last: false });
+        let open = self.correlator.take_finished(&self.topology, Horizon { now_ns, last: true });
+        finished.extend(open.into_iter().map(|mut open| {
+            if matches!(open.trace.ended, Ended::Lost | Ended::Unanswered | Ended::Unknown) {
+                open.trace.ended = Ended::Unknown;
+                open.trace.lost = None;
+                open.trace.unknown = Some("still open when the trace ended".to_owned());
+            }
+            open
+        }));
+        self.tell(finished, true).await
+    }
+
+    fn correlate(&mut self, ripe_ns: u64) {
+        self.losses.look(self.counts().lost, boot_ns());
+        if self.hooks_looked.is_none_or(|looked| looked.elapsed() >= HOOKS_PACE) {
+            self.hooks_looked = Some(Instant::now());
+            self.topology.cover = hooking::cover(&self.tracer.hooks(), &self.topology, true);
+        }
+        self.topology.cover.complete = self.losses.is_complete();
+        while let Some(event) = self.reorder.pop(ripe_ns) {
+            self.correlator.push(&event, &self.topology);
+        }
+    }
+
+    async fn tell(&mut self, mut finished: Vec<Finished>, last: bool) -> Vec<Seen> {
+        finished.retain(|finished| finished.trace.started_ns >= self.ready_ns);
+        if let Some(n) = self.sample {
+            finished.retain(|finished| filter::is_sampled(finished.trace.flow, n));
+        }
+        let finished = self.reasons.add(finished, &self.sources, last).await;
+        finished
+            .into_iter()
+            .map(|finished| {
+                let started_ns = finished.trace.started_ns;
+                let telling = Telling {
+                    names: &self.names,
+                    boot_to_unix_ns: self.boot_to_unix_ns,
+                    events_lost: self.losses.since(started_ns),
+                    sampled: self.sample,
+                };
+                Seen {
+                    transaction: Transaction::tell(&finished, telling),
+                    events: finished.events,
+                    unix_ns: i128::from(started_ns) + self.boot_to_unix_ns,
+                }
+            })
+            .collect()
+    }
+
+    /// Where devices came or went, pods did: they are looked for beside the trace.
+    async fn follow_pods(&mut self) {
+        if let Some(task) = self.refreshing.take_if(|task| task.is_finished()) {
+            match task.await {
+                Ok(facts) => self.renew(facts),
+                Err(error) => tracing::warn!(%error, "new pods could not be looked for"),
+            }
+        }
+        if self.refreshing.is_some() || self.links_looked.elapsed() < LINKS_PACE {
+            return;
+        }
+        self.links_looked = Instant::now();
+        let links = interfaces();
+        if links != self.links {
+            self.links = links;
+            let (sources, mut facts) = (self.sources.clone(), self.facts.clone());
+            self.refreshing = Some(tokio::spawn(async move {
+                facts::refresh(&sources, &mut facts).await;
+                facts
+            }));
+        }
+    }
+
+    fn renew(&mut self, facts: Facts) {
+        let mut topology = Topology::from_facts(&facts, &self.sources.targets);
+        topology.cover = self.topology.cover;
+        let mut names = Names::from_facts(&facts);
+        for &(cookie, _) in &topology.pods {
+            self.left.remove(&cookie);
+            if !self.topology.pods.iter().any(|&(known, _)| known == cookie)
+                && let Err(error) = self.tracer.add_netns(cookie)
+            {
+                tracing::warn!(%error, "a new pod is not followed");
+            }
+        }
+        for (cookie, name) in std::mem::take(&mut self.topology.pods) {
+            if topology.pods.iter().any(|&(known, _)| known == cookie) {
+                continue;
+            }
+            if self.left.entry(cookie).or_insert_with(Instant::now).elapsed() < REMEMBER {
+                topology.pods.push((cookie, name));
+                names.keep(cookie, &self.names);
+            } else {
+                self.left.remove(&cookie);
+                self.covered.remove(&cookie);
+                self.tracer.remove_netns(cookie);
+            }
+        }
+        // What it was asked for before its device was known is asked for again.
+        self.covered.retain(|&cookie| self.names.pod(cookie).is_some_and(|pod| pod.interface.is_some()));
+        (self.topology, self.names, self.facts) = (topology, names, facts);
+    }
+
+    fn counts(&self) -> EventCounts {
+        let (own, others) = (self.tracer.counts(), self.tracer.other_counts());
+        EventCounts { seen: own.seen + others.seen, lost: own.lost + others.lost }
+    }
+
+    /// What the summary needs to know beside the transactions.
+    pub(super) fn surroundings(&self) -> Surroundings {
+        let hooks = self.tracer.hooks();
+        let missing = hooks.iter().chain(&self.absent).filter(|hook| !hook.attached).map(|hook| {
+            let place = hook.interface.as_deref().map_or_else(String::new, |interface| format!(" on {interface}"));
+            format!("{}{place}: {}", hook.name, hook.reason.as_deref().unwrap_or("no reason is known"))
+        });
+        let hooked = |name: &str| hooks.iter().any(|hook| hook.attached && hook.interface.as_deref() == Some(name));
+        let known = |name: &str| hooks.iter().any(|hook| hook.interface.as_deref() == Some(name));
+        let asked = |name: &str| {
+            self.covered.iter().any(|&n| self.names.pod(n).and_then(|pod| pod.interface.as_deref()) == Some(name))
+        };
+        let uncovered = self.topology.devices.iter().filter(|device| match device.role {
+            DeviceRole::Other => false,
+            DeviceRole::Pod => asked(&device.name) && !hooked(&device.name),
+            _ => !known(&device.name),
+        });
+        Surroundings {
+            lasted: self.started.elapsed(),
+            events: self.counts(),
+            missing: missing.collect(),
+            uncovered: uncovered.map(|device| device.name.clone()).collect(),
+            sampled: self.sample,
+        }
+    }
+}
+
+fn interfaces() -> Vec<(u32, String)> {
+    nix::net::if_::if_nameindex().map_or_else(
+        |_unread| Vec::new(),
+        |all| all.iter().map(|one| (one.index(), one.name().to_string_lossy().into_owned())).collect(),
+    )
+}

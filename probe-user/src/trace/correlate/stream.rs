@@ -1,0 +1,80 @@
+//! The same for what has no end: events come one by one, and transactions go out as they end.
+
+use super::{Finished, Horizon, Joiner, SKB_MEMORY_NS, ending};
+use crate::{
+    ended::Ended,
+    trace::{
+        PacketTrace,
+        event::{Event, Topology},
+    },
+};
+
+/// For a stream without end: events come in order of time, transactions go out as they end. What it holds is
+/// bounded by [`MAX_OPEN`].
+#[derive(Debug, Default)]
+pub struct Correlator {
+    pub(super) joiner: Joiner,
+    handed_out: u32,
+    pruned_ns: u64,
+}
+
+/// Transactions open at once, at most. The oldest ends as unknown where there would be more.
+pub const MAX_OPEN: usize = 16_384;
+
+/// A transaction that has ended is kept for so long, so that its last sightings still find it.
+const LINGER_NS: u64 = 100_000_000;
+
+/// How long a server may take before its silence is an end (contract: a slow upstream is not the datapath).
+const PATIENCE_NS: u64 = 5_000_000_000;
+
+impl Correlator {
+    pub fn push(&mut self, event: &Event, topology: &Topology) {
+        self.joiner.place(event, topology);
+        if event.time_ns.saturating_sub(self.pruned_ns) > SKB_MEMORY_NS {
+            self.pruned_ns = event.time_ns;
+            self.joiner.by_skb.retain(|_, seen| event.time_ns.saturating_sub(seen.time_ns) <= SKB_MEMORY_NS);
+        }
+    }
+
+    /// Transactions still open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.joiner.transactions.len()
+    }
+
+    /// Takes out what has ended by now, oldest first.
+    pub fn take_ended(&mut self, topology: &Topology, horizon: Horizon) -> Vec<PacketTrace> {
+        self.take_finished(topology, horizon).into_iter().map(|finished| finished.trace).collect()
+    }
+
+    /// The same, with the events behind each trace.
+    pub fn take_finished(&mut self, topology: &Topology, horizon: Horizon) -> Vec<Finished> {
+        let excess = self.joiner.transactions.len().saturating_sub(MAX_OPEN);
+        let mut ended = Vec::new();
+        for (n, (&id, transaction)) in self.joiner.transactions.iter().enumerate() {
+            let quiet_ns = horizon.now_ns.saturating_sub(transaction.last_ns());
+            let last = horizon.last || quiet_ns > PATIENCE_NS;
+            let crowded_out = !last && n < excess;
+            if !last && !crowded_out && quiet_ns < LINGER_NS {
+                continue;
+            }
+            let mut ending = ending::ending(&transaction.sightings, topology, Horizon { last, ..horizon });
+            if crowded_out && ending.ended == Ended::Unknown {
+                ending.unknown = Some(format!("given up early: over {MAX_OPEN} transactions were open at once"));
+            }
+            if last || crowded_out || ending.ended != Ended::Unknown {
+                ended.push((id, ending));
+            }
+        }
+        ended
+            .into_iter()
+            .filter_map(|(id, ending)| {
+                let mut transaction = self.joiner.forget(id)?;
+                transaction.sightings.sort_by_key(|sighting| sighting.event.time_ns);
+                self.handed_out = self.handed_out.wrapping_add(1);
+                let trace = transaction.told(ending, self.handed_out, topology);
+                Some(Finished { trace, events: transaction.sightings.into_iter().map(|s| s.event).collect() })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,196 @@
+//! `hostdns-probe trace` beside real queries in the lab: every transaction told, hop by hop, in every form.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use end_to_end::{hostdns_probe, is_root_or_skips, lab::Lab};
+use serde_json::Value;
+
+const HOST_DNS: &str = "169.254.116.108:53";
+
+/// A trace that is known to watch already.
+struct Trace(Child);
+
+impl Trace {
+    fn start(lab: &Lab, args: &[&str]) -> Self {
+        let probe = hostdns_probe();
+        let mut command = lab.command([probe.as_os_str(), "trace".as_ref()]);
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("trace starts");
+        let stderr = child.stderr.take().expect("it is piped");
+        let mut lines = BufReader::new(stderr).lines();
+        let first = lines.next().expect("it says that it traces").expect("text");
+        assert!(first.starts_with("tracing DNS"), "{first}");
+        std::thread::spawn(move || lines.for_each(drop));
+        Self(child)
+    }
+
+    /// What it printed, once it has ended by itself.
+    fn output(self) -> Vec<u8> {
+        let output = self.0.wait_with_output().expect("trace ends");
+        assert!(output.status.success(), "{}", output.status);
+        output.stdout
+    }
+
+    fn transactions(self) -> Vec<Value> {
+        let text = String::from_utf8(self.output()).expect("text");
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+    }
+}
+
+/// A plain question from a pod, whatever becomes of it.
+fn ask(lab: &str, pod: &str, transport: &str) {
+    let mut command = Command::new(hostdns_probe());
+    command.args(["lab", "exec", "--lab", lab, "--pod", pod, "--"]);
+    command.args(["timeout", "1"]).arg(hostdns_probe()).args(["lab", "__ask", HOST_DNS, transport]);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it can be asked");
+}
+
+fn hooks(transaction: &Value) -> Vec<String> {
+    let hops = transaction["hops"].as_array().expect("hops");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    hops.iter().map(|hop| format!("{} {}", text(&hop["direction"]), text(&hop["hook"]))).collect()
+}
+
+#[test]
+fn a_healthy_query_is_seen_seven_times_and_answered() {
+    if !is_root_or_skips("a_healthy_query_is_seen_seven_times_and_answered") {
+        return;
+    }
+    let lab = Lab::up("healthy-known-address", "trace-healthy");
+    let trace = Trace::start(&lab, &["--output", "json", "--count", "3", "--duration", "30s"]);
+    ask("trace-healthy", "coredns", "udp");
+    // The first one showed the pod; its device is hooked within milliseconds.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    ask("trace-healthy", "coredns", "udp");
+    ask("trace-healthy", "coredns", "tcp");
+    let told = trace.transactions();
+    assert_eq!(told.len(), 3);
+    for transaction in &told {
+        assert_eq!(transaction["schema"], "hostdns-probe/transaction/v1");
+        assert_eq!(transaction["ended"], "answered", "{transaction}");
+        assert_eq!((&transaction["qname"], &transaction["qtype"]), (&"example.com.".into(), &"A".into()));
+        assert_eq!(transaction["rcode"], "NOERROR");
+        assert_eq!(transaction["events_lost"], 0);
+        assert!(transaction["pod"]["name"].as_str().is_some_and(|pod| pod.starts_with("coredns")), "{transaction}");
+        assert!(transaction["latency"]["total_us"].as_u64().is_some_and(|total| total > 0), "{transaction}");
+    }
+    let seven = [
+        "request socket_out",
+        "request ingress",
+        "request socket_in",
+        "reply socket_out",
+        "reply egress",
+        "reply egress",
+        "reply socket_in",
+    ];
+    assert_eq!(hooks(&told[1]), seven);
+    let latency = &told[1]["latency"];
+    let parts: u64 =
+        ["to_server_us", "server_us", "back_us"].iter().map(|part| latency[part].as_u64().expect("a time")).sum();
+    assert!(parts.abs_diff(latency["total_us"].as_u64().expect("a time")) <= 3, "{latency}");
+    assert_eq!(told[2]["flow"]["transport"], "tcp");
+}
+
+#[test]
+fn every_query_that_leaks_is_told_as_leaked() {
+    if !is_root_or_skips("every_query_that_leaks_is_told_as_leaked") {
+        return;
+    }
+    let lab = Lab::up("issue-36761-leak", "trace-leak");
+    let trace = Trace::start(&lab, &["--output", "json", "--count", "3", "--duration", "30s", "--from", "app-*"]);
+    ask("trace-leak", "coredns", "udp"); // not asked for
+    for transport in ["udp", "udp", "tcp"] {
+        ask("trace-leak", "app", transport);
+    }
+    let told = trace.transactions();
+    assert_eq!(told.len(), 3);
+    for transaction in &told {
+        assert_eq!(transaction["ended"], "leaked", "{transaction}");
+        assert_eq!(transaction["leak"]["interface"], "eth0");
+        let source = transaction["leak"]["as"].as_str().expect("as whom");
+        assert!(source.starts_with("192.168.77.2:"), "{source}");
+    }
+}
+
+#[test]
+fn a_drop_has_the_kernels_reason_and_ciliums() {
+    if !is_root_or_skips("a_drop_has_the_kernels_reason_and_ciliums") {
+        return;
+    }
+    let lab = Lab::up("issue-36761-drop", "trace-drop");
+    let trace = Trace::start(&lab, &["--output", "json", "--count", "1", "--duration", "30s"]);
+    ask("trace-drop", "app", "udp");
+    let told = trace.transactions();
+    assert_eq!(told[0]["ended"], "dropped", "{}", told[0]);
+    assert_eq!(told[0]["drop"]["reason"], "TC_INGRESS");
+    assert_eq!(told[0]["drop"]["cilium_reason"]["text"], "FIB lookup failed", "{}", told[0]);
+}
+
+#[test]
+fn the_text_is_one_line_each_and_a_summary() {
+    if !is_root_or_skips("the_text_is_one_line_each_and_a_summary") {
+        return;
+    }
+    let lab = Lab::up("healthy-known-address", "trace-text");
+    let trace = Trace::start(&lab, &["--count", "2", "--duration", "30s", "--qname", ".example.com"]);
+    ask("trace-text", "app", "udp");
+    ask("trace-text", "coredns", "udp");
+    let text = String::from_utf8(trace.output()).expect("text");
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].contains("answered") && lines[0].contains("example.com. A"), "{text}");
+    assert!(text.contains("2 transactions in ") && text.contains("2 answered"), "{text}");
+    assert!(text.contains(" 0 lost"), "{text}");
+    assert!(!text.contains("not covered"), "{text}");
+}
+
+/// Type and body of each block; lengths must agree at both ends.
+fn blocks(mut bytes: &[u8]) -> Vec<(u32, &[u8])> {
+    let word = |at: &[u8]| u32::from_ne_bytes(at[..4].try_into().expect("four bytes"));
+    let mut blocks = Vec::new();
+    while !bytes.is_empty() {
+        let length = word(&bytes[4..]) as usize;
+        assert_eq!(word(&bytes[length - 4..]) as usize, length);
+        blocks.push((word(bytes), &bytes[8..length - 4]));
+        bytes = &bytes[length..];
+    }
+    blocks
+}
+
+#[test]
+fn the_packet_file_has_every_hop_with_its_interface_and_a_comment() {
+    if !is_root_or_skips("the_packet_file_has_every_hop_with_its_interface_and_a_comment") {
+        return;
+    }
+    let lab = Lab::up("issue-36761-leak", "trace-pcapng");
+    let trace = Trace::start(&lab, &["--output", "pcapng", "--count", "1", "--duration", "30s"]);
+    ask("trace-pcapng", "app", "udp");
+    let file = trace.output();
+    let blocks = blocks(&file);
+    assert_eq!(blocks[0].0, 0x0a0d_0d0a);
+    let of = |kind: u32| blocks.iter().filter(move |(found, _)| *found == kind).map(|(_, body)| *body);
+    let contains = |body: &[u8], text: &str| body.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(of(1).any(|body| contains(body, "eth0")), "no interface is named eth0");
+    let packets: Vec<&[u8]> = of(6).collect();
+    assert!(packets.len() >= 3, "{} packets", packets.len());
+    for packet in &packets {
+        assert!(contains(packet, "leaked"), "no comment");
+        assert!(contains(packet, "\u{7}example\u{3}com"), "no question");
+    }
+    assert!(packets.iter().any(|packet| contains(packet, "eth0 transmit") && contains(packet, "masqueraded")));
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_it_quietly() {
+    if !is_root_or_skips("a_reader_that_goes_away_ends_it_quietly") {
+        return;
+    }
+    let lab = Lab::up("healthy-known-address", "trace-pipe");
+    let mut trace = Trace::start(&lab, &["--output", "json", "--duration", "60s"]);
+    drop(trace.0.stdout.take());
+    ask("trace-pipe", "app", "udp");
+    let status = trace.0.wait().expect("it ends");
+    assert!(status.success(), "{status}");
+}
