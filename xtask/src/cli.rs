@@ -17,13 +17,9 @@ pub(crate) struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask lab                        set up, build, and run every scenario of the lab
-<<<<<<< HEAD
-  cargo xtask lab issue-36761-leak       one scenario
-  cargo xtask vm                         the lab on Debian's kernels, in virtual machines
-=======
   cargo xtask lab --only issue-36761-leak
                                          one scenario
->>>>>>> main
+  cargo xtask vm                         the lab on Debian's kernels, in virtual machines
   cargo xtask test                       every test there is (the end-to-end ones need root)
   cargo xtask build --release            one static binary with the eBPF programs inside";
 

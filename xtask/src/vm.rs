@@ -125,12 +125,13 @@ fn boot(
     lockdown: Lockdown,
 ) -> anyhow::Result<Vec<Row>> {
     // Two at a time: half of a broken scenario's time is waiting.
-    let mut arguments = vec!["--jobs".to_owned(), "2".to_owned()];
-    arguments.extend(scenarios(options, lockdown));
-    let count = u32::try_from(arguments.len()).unwrap_or(ALL).saturating_sub(2);
-    let globs = arguments.iter().any(|argument| argument.contains(['*', '?', '[']));
+    let scenarios = scenarios(options, lockdown);
+    let count = u32::try_from(scenarios.len()).unwrap_or(ALL);
+    let globs = scenarios.iter().any(|argument| argument.contains(['*', '?', '[']));
     // Boot and build, and for a scenario four times what a busy machine took.
     let patience = Duration::from_secs(120) + Duration::from_secs(60) * if count == 0 || globs { ALL } else { count };
+    let mut arguments = ["--jobs", "2", "--budget", "120s"].map(str::to_owned).to_vec();
+    arguments.extend(scenarios);
     let archive = initramfs::build(kernel, &ready.busybox, probe, &arguments)?;
     let directory = ready.cache.join("runs").join(format!("{}-{}", kernel.release, lockdown.as_str()));
     let results = qemu::boot(&directory, kernel, &archive, lockdown, patience)?;

@@ -157,6 +157,9 @@ struct MatrixArgs {
     /// A real CoreDNS to run in the pods.
     #[arg(long, value_name = "PATH")]
     coredns: Option<PathBuf>,
+    /// Longest time for each check, on a machine much slower than a node.
+    #[arg(long, value_name = "TIME")]
+    budget: Option<String>,
 }
 
 /// Runs the command. It must be called before any thread is started: labs are made of namespaces, which are a thread's.
@@ -286,23 +289,20 @@ fn check_lab(args: &Check) -> anyhow::Result<ExitCode> {
 fn run_matrix(args: &MatrixArgs) -> anyhow::Result<ExitCode> {
     let globs = args.scenarios.iter().chain(&args.only).map(|glob| {
         let pattern = glob::Pattern::new(glob).with_context(|| format!("{glob} is not a glob"))?;
-        anyhow::ensure!(
-            scenarios::all().iter().any(|row| pattern.matches(row.name)),
-            "no scenario matches {glob}; `hostdns-probe lab list` shows them"
-        );
+        if !scenarios::all().iter().any(|row| pattern.matches(row.name)) {
+            return Err(lab::Error::NoSuchScenario(glob.clone()).into());
+        }
         Ok(pattern)
     });
     let globs = globs.collect::<anyhow::Result<Vec<_>>>()?;
     let all = scenarios::all().into_iter();
-    let wanted: Vec<Scenario> =
-<<<<<<< HEAD
+    let mut wanted: Vec<Scenario> =
         all.filter(|row| globs.is_empty() || globs.iter().any(|glob| glob.matches(row.name))).collect();
-=======
-        scenarios::all().into_iter().filter(|row| only.as_ref().is_none_or(|glob| glob.matches(row.name))).collect();
-    if wanted.is_empty() {
-        return Err(lab::Error::NoSuchScenario(args.only.clone().unwrap_or_default()).into());
+    if let Some(budget) = &args.budget {
+        for scenario in &mut wanted {
+            scenario.check_args.extend(["--budget".into(), budget.clone()]);
+        }
     }
->>>>>>> main
     standing::clear_leftovers()?;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = args.jobs.unwrap_or(2 * processors);
