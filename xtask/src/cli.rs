@@ -50,11 +50,11 @@ Examples:
     Lab(Lab),
     /// Run the lab on Debian's cloud kernels, each in a virtual machine
     #[command(after_help = "\
-Fetches the kernels with apt, once, and runs them with QEMU (installed where it is missing); needs no root, and no KVM.
+Fetches the kernels with apt, once, and runs them with QEMU (installed where it is missing); needs no root.
 Exit code 0: every verdict was right, or left open where a hook is missing on that kernel.
 
 Examples:
-  cargo xtask vm                                                     all of it: tens of minutes without KVM
+  cargo xtask vm                                                     all of it: tens of minutes
   cargo xtask vm --kernel 6.1 --lockdown none --scenario 'issue-*'")]
     Vm(Vm),
     /// Run every test: unit, snapshot and documentation tests, format, lints, and end to end as root

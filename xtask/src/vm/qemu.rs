@@ -38,12 +38,11 @@ pub(super) fn boot(
         append.push_str(&format!(" lockdown={}", lockdown.as_str()));
     }
     let mut qemu = Command::new(PROGRAM);
-    // The first accelerator that works.
-    qemu.args(["-accel", "kvm", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024"]);
+    // Software emulation everywhere: a /dev/kvm inside a virtual machine may be there and end QEMU nevertheless.
+    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024"]);
     qemu.args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"]);
     qemu.arg("-serial").arg(file(&console)).arg("-serial").arg(file(&results));
     qemu.arg("-kernel").arg(kernel.image()).arg("-initrd").arg(&initramfs).args(["-append", &append]);
-    // It says that there is no KVM; of interest when it fails.
     let complaints = directory.join("qemu.log");
     qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&complaints)?);
 
