@@ -1,6 +1,10 @@
 //! The command line.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
+
+use crate::vm::Lockdown;
 
 /// Set up, build, try and test hostdns-probe.
 #[derive(Debug, Parser)]
@@ -15,6 +19,7 @@ Examples:
   cargo xtask lab                        set up, build, and run every scenario of the lab
   cargo xtask lab --only issue-36761-leak
                                          one scenario
+  cargo xtask vm                         the lab on Debian's kernels, in virtual machines
   cargo xtask test                       every test there is (the end-to-end ones need root)
   cargo xtask build --release            one static binary with the eBPF programs inside
   cargo xtask bench                      what tracing costs, beside tcpdump and bpftrace (needs root)";
@@ -44,12 +49,22 @@ Examples:
   cargo xtask lab --only 'issue-36761-*'
   cargo xtask lab --output json")]
     Lab(Lab),
+    /// Run the lab on Debian's cloud kernels, each in a virtual machine
+    #[command(after_help = "\
+Fetches the kernels with apt, once, and runs them with QEMU (installed where it is missing); needs no root.
+Exit code 0: every verdict was right, or left open where a hook is missing on that kernel.
+
+Examples:
+  cargo xtask vm                                                     all of it: tens of minutes
+  cargo xtask vm --kernel 6.1 --lockdown none --scenario 'issue-*'")]
+    Vm(Vm),
     /// Run every test: unit, snapshot and documentation tests, format, lints, and end to end as root
     #[command(after_help = "\
 Examples:
   cargo xtask test               without root the end-to-end tests are left out, and it says so
+  cargo xtask test --vm          on Debian's kernels too, in virtual machines
   CI=true cargo xtask test       what cannot run is a failure")]
-    Test(Consent),
+    Test(Test),
     /// Measure what tracing costs, beside no tracer, tcpdump and bpftrace
     #[command(after_help = "\
 Needs root. Installs tcpdump, bpftrace and dig from Debian where they are missing. A goal that is missed is no failure.
@@ -79,6 +94,33 @@ pub(crate) struct Build {
     /// Build for another target, aarch64-unknown-linux-musl for one
     #[arg(long, value_name = "TRIPLE")]
     pub(crate) target: Option<String>,
+}
+
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct Test {
+    #[command(flatten)]
+    pub(crate) consent: Consent,
+    /// On Debian's kernels too, as `cargo xtask vm` does
+    #[arg(long)]
+    pub(crate) vm: bool,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Vm {
+    #[command(flatten)]
+    pub(crate) consent: Consent,
+    /// A series of kernels, whose newest is taken; by default 6.1 and 6.12
+    #[arg(long, value_name = "SERIES")]
+    pub(crate) kernel: Option<String>,
+    /// One level of lockdown; by default each
+    #[arg(long, value_enum)]
+    pub(crate) lockdown: Option<Lockdown>,
+    /// Scenarios; by default all without lockdown (in CI fewer), and some with it
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) scenario: Option<String>,
+    /// A static binary to run, in place of building one
+    #[arg(long, value_name = "PATH")]
+    pub(crate) binary: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

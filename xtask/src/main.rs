@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask setup | build | lab | test | bench`.
+//! The project's own commands: `cargo xtask setup | build | lab | vm | test | bench`.
 
 use std::process::ExitCode;
 
@@ -15,6 +15,7 @@ mod lab;
 mod setup;
 mod step;
 mod test;
+mod vm;
 mod workspace;
 
 fn main() -> ExitCode {
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         cli::Command::Setup(options) => setup::run(options).map(|()| ExitCode::SUCCESS),
         cli::Command::Build(options) => build::run(&options).map(|()| ExitCode::SUCCESS),
         cli::Command::Lab(options) => lab::run(&options),
+        cli::Command::Vm(options) => vm::run(&options).map(|()| ExitCode::SUCCESS),
         cli::Command::Test(options) => test::run(options).map(|()| ExitCode::SUCCESS),
         cli::Command::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
     };

@@ -36,7 +36,35 @@ pub(crate) fn run(consent: Consent) -> anyhow::Result<()> {
     for step in &steps {
         commands.extend(step.commands(&found)?);
     }
-    if !agreed(consent, &commands)? {
+    carry_out(consent, "To build the eBPF programs this machine lacks something.", commands)?;
+    let found = Found::look();
+    if plan::decide(&found) != Plan::Ready {
+        bail!("installed, and still not complete: {}\n{}", found.summary(), advice::report_it());
+    }
+    eprintln!("setup: ready ({})", found.summary());
+    Ok(())
+}
+
+/// Installs Debian packages that only some command needs.
+pub(crate) fn install(consent: Consent, what: &str, packages: &[&'static str]) -> anyhow::Result<()> {
+    let found = Found::look();
+    if !found.apt {
+        bail!("{what} is missing, and this is no machine with apt: install {} by hand", packages.join(" "));
+    }
+    let commands = Step::Packages(packages.to_vec()).commands(&found)?;
+    carry_out(consent, &format!("{what} is missing."), commands)
+}
+
+/// Refreshes apt's package lists; one unreachable source of many is no error.
+pub(crate) fn update_lists() -> anyhow::Result<()> {
+    let mut update = Found::look().as_root("apt-get")?;
+    update.args(["-q", "update"]);
+    let _tells_itself = step(LISTS, || succeed(&mut update));
+    Ok(())
+}
+
+fn carry_out(consent: Consent, why: &str, commands: Vec<(String, Command)>) -> anyhow::Result<()> {
+    if !agreed(consent, why, &commands)? {
         bail!("nothing was installed; the commands above do it by hand");
     }
     for (what, mut command) in commands {
@@ -46,11 +74,6 @@ pub(crate) fn run(consent: Consent) -> anyhow::Result<()> {
             outcome?;
         }
     }
-    let found = Found::look();
-    if plan::decide(&found) != Plan::Ready {
-        bail!("installed, and still not complete: {}\n{}", found.summary(), advice::report_it());
-    }
-    eprintln!("setup: ready ({})", found.summary());
     Ok(())
 }
 
@@ -72,7 +95,7 @@ pub(crate) fn measuring_tools(consent: Consent) -> anyhow::Result<()> {
         return Ok(());
     }
     let commands = Step::Packages(packages).commands(&found)?;
-    if agreed(consent, &commands)? {
+    if agreed(consent, "Tools to compare with are missing.", &commands)? {
         for (what, mut command) in commands {
             // What could not be had is named by the benchmark itself.
             let _ = step(&format!("{what}: {}", shown(&command)), || succeed(&mut command));
@@ -82,12 +105,12 @@ pub(crate) fn measuring_tools(consent: Consent) -> anyhow::Result<()> {
 }
 
 /// Asks once, where there is somebody to ask.
-fn agreed(consent: Consent, commands: &[(String, Command)]) -> anyhow::Result<bool> {
+fn agreed(consent: Consent, why: &str, commands: &[(String, Command)]) -> anyhow::Result<bool> {
     let nobody_to_ask = !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal();
     if consent.yes || workspace::is_ci() || nobody_to_ask {
         return Ok(true);
     }
-    eprintln!("This machine lacks something that is needed. To be run:");
+    eprintln!("{why} To be run:");
     for (what, command) in commands {
         eprintln!("  # {what}\n  {}", shown(command));
     }
@@ -137,6 +160,7 @@ impl Step {
             (true, true) => "eBPF compiler, and LLVM for bpf-linker",
             (true, false) => "eBPF compiler",
             (false, true) => "LLVM for bpf-linker",
+            (false, false) if packages.contains(&"qemu-system-x86") => "QEMU",
             (false, false) => "C compiler",
         }
     }

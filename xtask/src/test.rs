@@ -5,22 +5,23 @@ use std::{ffi::OsStr, fs, process::Command, time::Instant};
 use anyhow::{Context as _, bail};
 
 use crate::{
-    cli::Consent,
-    setup,
+    cli, setup,
     step::{seconds, step, succeed},
+    vm,
     workspace::{self, BINARY},
 };
 
 /// The package whose tests need root and network namespaces.
 const END_TO_END: &str = "end-to-end";
+const VIRTUAL: &str = "Debian's kernels in virtual machines";
 /// Tells the end-to-end tests which binary to run.
 const BINARY_ENV: &str = "HOSTDNS_PROBE_BIN";
 /// Set to 1, an end-to-end test that cannot run fails instead of being left out.
 const REQUIRE_ROOT_ENV: &str = "HOSTDNS_PROBE_REQUIRE_ROOT_TESTS";
 
-pub(crate) fn run(consent: Consent) -> anyhow::Result<()> {
+pub(crate) fn run(options: cli::Test) -> anyhow::Result<()> {
     let started = Instant::now();
-    setup::run(consent)?;
+    setup::run(options.consent)?;
     step("build everything", || succeed(&mut build()))?;
     let binary = workspace::target_dir().join("debug").join(BINARY);
 
@@ -29,6 +30,16 @@ pub(crate) fn run(consent: Consent) -> anyhow::Result<()> {
         if step(what, || succeed(&mut command)).is_err() {
             failed.push(what);
         }
+    }
+    if options.vm {
+        let wanted = cli::Vm { consent: options.consent, ..cli::Vm::default() };
+        let ran = vm::prepare(&wanted).and_then(|ready| step(VIRTUAL, || vm::boot_all(&ready, &wanted)));
+        if let Err(error) = ran {
+            eprintln!("{error:#}");
+            failed.push(VIRTUAL);
+        }
+    } else {
+        eprintln!("LEFT OUT: {VIRTUAL}, which take a quarter of an hour: cargo xtask test --vm");
     }
     let took = seconds(started.elapsed());
     if !workspace::is_root() {

@@ -107,11 +107,16 @@ pub(crate) fn sighting(skb: *mut __sk_buff, hook: u8, found: &mut Found, socket:
         // tell apart every way that the parser may have taken to it (millions), instead of merging them.
         let captured = &raw mut (*sighting).record.captured;
         let length = found.payload_len;
-        captured.write_volatile(if length > PAYLOAD as u32 { PAYLOAD as u16 } else { length as u16 });
-        let length = u32::from(captured.read_volatile());
-        if length == 0 || length > PAYLOAD as u32 {
+        let length = if length > PAYLOAD as u32 { PAYLOAD as u32 } else { length };
+        // One less, so that none is out of range: before Linux 6.8 the verifier does not conclude from `!= 0` that a
+        // length is at least 1, and 6.1 refuses a load of perhaps nothing.
+        captured.write_volatile((length as u16).wrapping_sub(1));
+        let one_less = u32::from(captured.read_volatile());
+        if one_less >= PAYLOAD as u32 {
             captured.write_volatile(0);
         } else {
+            let length = one_less + 1;
+            captured.write_volatile(length as u16);
             let to = (&raw mut (*sighting).payload).cast();
             // What TCP carries is seldom in the linear part, and only there does the relative helper look
             // (net/core/filter.c). At a socket the data begin with the network header, so the other one will do.

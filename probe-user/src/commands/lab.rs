@@ -148,12 +148,18 @@ struct MatrixArgs {
     jobs: Option<usize>,
     #[arg(long, value_enum, default_value_t)]
     output: Format,
-    /// Only the scenarios whose name matches.
+    /// Only the scenarios whose names match one of these.
+    #[arg(value_name = "GLOB")]
+    scenarios: Vec<String>,
+    /// The same, as an option.
     #[arg(long, value_name = "GLOB")]
     only: Option<String>,
     /// A real CoreDNS to run in the pods.
     #[arg(long, value_name = "PATH")]
     coredns: Option<PathBuf>,
+    /// Longest time for each check, on a machine much slower than a node.
+    #[arg(long, value_name = "TIME")]
+    budget: Option<String>,
 }
 
 /// Runs the command. It must be called before any thread is started: labs are made of namespaces, which are a thread's.
@@ -281,11 +287,21 @@ fn check_lab(args: &Check) -> anyhow::Result<ExitCode> {
 }
 
 fn run_matrix(args: &MatrixArgs) -> anyhow::Result<ExitCode> {
-    let only = args.only.as_deref().map(glob::Pattern::new).transpose().context("--only is not a glob")?;
-    let wanted: Vec<Scenario> =
-        scenarios::all().into_iter().filter(|row| only.as_ref().is_none_or(|glob| glob.matches(row.name))).collect();
-    if wanted.is_empty() {
-        return Err(lab::Error::NoSuchScenario(args.only.clone().unwrap_or_default()).into());
+    let globs = args.scenarios.iter().chain(&args.only).map(|glob| {
+        let pattern = glob::Pattern::new(glob).with_context(|| format!("{glob} is not a glob"))?;
+        if !scenarios::all().iter().any(|row| pattern.matches(row.name)) {
+            return Err(lab::Error::NoSuchScenario(glob.clone()).into());
+        }
+        Ok(pattern)
+    });
+    let globs = globs.collect::<anyhow::Result<Vec<_>>>()?;
+    let all = scenarios::all().into_iter();
+    let mut wanted: Vec<Scenario> =
+        all.filter(|row| globs.is_empty() || globs.iter().any(|glob| glob.matches(row.name))).collect();
+    if let Some(budget) = &args.budget {
+        for scenario in &mut wanted {
+            scenario.check_args.extend(["--budget".into(), budget.clone()]);
+        }
     }
     standing::clear_leftovers()?;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);

@@ -1,6 +1,7 @@
 //! Every scenario side by side: up, `check` inside, compare, down.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::PathBuf,
     process::{Output, Stdio},
@@ -22,6 +23,7 @@ use super::{
 use crate::{
     ended::{Direction, Ended},
     report::{Prediction, Report, Status, Verdict},
+    trace::Hook,
 };
 
 /// Name of the schema; v1 only grows.
@@ -57,6 +59,9 @@ pub struct Row {
     /// `check` alone, as it says itself.
     #[serde(default)]
     pub check_ms: Option<u64>,
+    /// Hooks that this kernel did not grant `check`, each once, with what that costs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_hooks: Vec<String>,
     /// Why nothing was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -157,11 +162,13 @@ fn run_one(scenario: &Scenario, coredns: Option<PathBuf>) -> Row {
         agree: false,
         duration_ms: milliseconds(start.elapsed()),
         check_ms: None,
+        missing_hooks: Vec::new(),
         error: None,
     };
     match report {
         Ok(report) => {
             row.check_ms = Some(report.duration_ms);
+            row.missing_hooks = missing(&report.hooks);
             row.measured = report.verdict.into();
             row.prediction = report.prediction.into();
             row.agree = row.measured == row.expected;
@@ -169,6 +176,15 @@ fn run_one(scenario: &Scenario, coredns: Option<PathBuf>) -> Row {
         Err(error) => row.error = Some(super::node::chain(&error)),
     }
     row
+}
+
+/// The hooks that are not attached; one on many interfaces once.
+fn missing(hooks: &[Hook]) -> Vec<String> {
+    let lines = hooks.iter().filter(|hook| !hook.attached).map(|hook| match &hook.reason {
+        Some(reason) => format!("{}: {reason}", hook.name),
+        None => hook.name.clone(),
+    });
+    lines.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn measure(scenario: &Scenario, coredns: Option<PathBuf>) -> Result<Report, Error> {

@@ -9,7 +9,10 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, LpmTrie, Map, MapError, lpm_trie::Key},
-    programs::{LinkOrder, SchedClassifier, TcAttachType, tc::TcAttachOptions},
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        tc::{NlOptions, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
+    },
 };
 use hostdns_probe_ebpf::datapath_abi::Config;
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -129,7 +132,8 @@ impl Programs {
         Ok(())
     }
 
-    /// Where Cilium has its programs with tcx, in the order that it attaches them: last in the chain.
+    /// Where Cilium has its programs with tcx, in the order that it attaches them: last in the chain. On a kernel
+    /// without tcx (before 6.6), as Cilium does there.
     pub(super) fn attach(&mut self, config: &DatapathConfig) -> Result<(), Error> {
         use TcAttachType::{Egress, Ingress};
         let host = config.cilium_host.name.as_str();
@@ -154,13 +158,42 @@ impl Programs {
                 hooks.push(("cil_to_container", device, Egress));
             }
         }
+        let mut tcx = true;
         for (name, interface, side) in hooks {
-            program(&mut self.ebpf, name)?
-                .attach_with_options(interface, side, TcAttachOptions::TcxOrder(LinkOrder::default()))
-                .map_err(|source| Error::Attach { name, interface: interface.to_owned(), source })?;
+            let program = program(&mut self.ebpf, name)?;
+            let failed = |source| Error::Attach { name, interface: interface.to_owned(), source };
+            if tcx {
+                match program.attach_with_options(interface, side, TcAttachOptions::TcxOrder(LinkOrder::default())) {
+                    Ok(_link) => continue,
+                    Err(error) if tcx_is_missing(&error) => tcx = false,
+                    Err(error) => return Err(failed(error)),
+                }
+            }
+            attach_filter(program, interface, side).map_err(failed)?;
         }
         Ok(())
     }
+}
+
+/// The kernel does not know the attach type.
+fn tcx_is_missing(error: &ProgramError) -> bool {
+    let ProgramError::SyscallError(error) = error else { return false };
+    matches!(error.io_error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
+}
+
+/// Cilium without tcx: a clsact filter with its defaults, priority 1 (`--tc-filter-priority`) and handle 1
+/// (pkg/datapath/loader/tc.go, `attachTCProgram`).
+fn attach_filter(program: &mut SchedClassifier, interface: &str, side: TcAttachType) -> Result<(), ProgramError> {
+    match qdisc_add_clsact(interface) {
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
+        other => other?,
+    }
+    let options = NlOptions { priority: 1, handle: TcHandle::new(0, 1), classid: None };
+    let link = program.attach_with_options(interface, side, TcAttachOptions::Netlink(options))?;
+    // Dropped, it would remove a filter of this name and number in whichever namespace the dropping thread is. The
+    // real one goes with its device; there is no descriptor in the link.
+    std::mem::forget(program.take_link(link)?);
+    Ok(())
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {

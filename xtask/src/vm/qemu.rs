@@ -1,0 +1,132 @@
+//! One boot: kernel messages to a file, results through a serial port of their own.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use super::{Lockdown, kernel::Kernel};
+
+pub(super) const PROGRAM: &str = "qemu-system-x86_64";
+
+/// What the machine said.
+#[derive(Debug)]
+pub(super) struct Results {
+    pub(super) kernel: String,
+    pub(super) matrix: Value,
+}
+
+/// Boots, waits until it powers off, and reads the results. Files are left in `directory` for whoever wants to look.
+pub(super) fn boot(
+    directory: &Path,
+    kernel: &Kernel,
+    archive: &[u8],
+    lockdown: Lockdown,
+    patience: Duration,
+) -> anyhow::Result<Results> {
+    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let [initramfs, console, results] =
+        ["initramfs.cpio", "console.log", "results.txt"].map(|name| directory.join(name));
+    fs::write(&initramfs, archive).with_context(|| format!("cannot write {}", initramfs.display()))?;
+    let mut append = "console=ttyS0 quiet panic=-1".to_owned();
+    if lockdown != Lockdown::None {
+        append.push_str(&format!(" lockdown={}", lockdown.as_str()));
+    }
+    let mut qemu = Command::new(PROGRAM);
+    // Software emulation everywhere: a /dev/kvm inside a virtual machine may be there and end QEMU nevertheless.
+    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024"]);
+    qemu.args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"]);
+    qemu.arg("-serial").arg(file(&console)).arg("-serial").arg(file(&results));
+    qemu.arg("-kernel").arg(kernel.image()).arg("-initrd").arg(&initramfs).args(["-append", &append]);
+    let complaints = directory.join("qemu.log");
+    qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&complaints)?);
+
+    let started = Instant::now();
+    let mut child = qemu.spawn().with_context(|| format!("cannot run {PROGRAM}"))?;
+    let ended = loop {
+        if let Some(status) = child.try_wait()? {
+            break Some(status);
+        }
+        if started.elapsed() > patience {
+            child.kill().and_then(|()| child.wait())?;
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let said = fs::read(&results).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    match parse(&said, lockdown) {
+        Ok(results) => Ok(results),
+        Err(error) => {
+            let how =
+                ended.map_or_else(|| format!("killed after {} s", patience.as_secs()), |status| status.to_string());
+            bail!("{error:#} (QEMU: {how}){}{}", tail(&complaints), tail(&console))
+        }
+    }
+}
+
+fn file(path: &Path) -> String {
+    // A comma begins an option; doubled it is one of the path.
+    format!("file:{}", path.display().to_string().replace(',', ",,"))
+}
+
+/// The last lines of a file, for an error message.
+fn tail(path: &Path) -> String {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    let last = &lines[lines.len().saturating_sub(15)..];
+    format!("\n  end of {}:\n    {}", path.display(), last.join("\n    "))
+}
+
+/// begin, `kernel`, `lockdown`, `exit`, the matrix as JSON, end.
+fn parse(said: &str, lockdown: Lockdown) -> anyhow::Result<Results> {
+    let said = said.replace('\r', "");
+    let body = said.split_once("begin\n").map(|(_, body)| body).context("the machine sent no results")?;
+    let body = body.trim_end().strip_suffix("\nend").context("the results are cut short")?;
+    let mut lines = body.splitn(4, '\n');
+    let mut field = |name: &str| {
+        let value = lines.next().and_then(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned());
+        value.with_context(|| format!("no {name} in the results"))
+    };
+    let (kernel, level, code) = (field("kernel ")?, field("lockdown ")?, field("exit ")?);
+    let wanted = format!("[{}]", lockdown.as_str());
+    if !level.contains(&wanted) {
+        bail!("the kernel is not at lockdown {} but says {level:?}", lockdown.as_str());
+    }
+    let json = lines.next().unwrap_or_default();
+    let matrix = serde_json::from_str(json).with_context(|| format!("the matrix ended with {code} and no JSON"))?;
+    Ok(Results { kernel, matrix })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAID: &str = "begin\r\nkernel 6.1.0-56-cloud-amd64\nlockdown none [integrity] confidentiality\nexit 0\n\
+                        {\n  \"scenarios\": []\n}\n\nend\n";
+
+    #[test]
+    fn results_are_framed() {
+        let results = parse(SAID, Lockdown::Integrity).unwrap();
+        assert_eq!(results.kernel, "6.1.0-56-cloud-amd64");
+        assert!(results.matrix["scenarios"].is_array());
+    }
+
+    #[test]
+    fn results_that_are_not_whole_are_none() {
+        assert!(parse("", Lockdown::Integrity).is_err());
+        assert!(parse(SAID.strip_suffix("end\n").unwrap(), Lockdown::Integrity).is_err());
+        assert!(parse(&SAID.replace("\"scenarios\": []", "kernel: oops"), Lockdown::Integrity).is_err());
+    }
+
+    #[test]
+    fn another_lockdown_than_asked_for_is_an_error() {
+        assert!(parse(SAID, Lockdown::Confidentiality).is_err());
+    }
+}
