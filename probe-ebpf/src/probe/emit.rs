@@ -105,16 +105,18 @@ pub(crate) fn sighting(skb: *mut __sk_buff, hook: u8, found: &mut Found, socket:
         copy(&found.seen.packet, &mut record.packet);
         // Through the ring's memory, where the verifier loses track of it: a size it must know exactly would make it
         // tell apart every way that the parser may have taken to it (millions), instead of merging them.
-        let captured = &raw mut (*sighting).record.captured;
+        //
+        // One less, so that nothing at all is out of range: before Linux 6.8 the verifier does not conclude from
+        // `!= 0` that a length is at least 1, and it refuses a load of perhaps nothing. In 32 bits, or the compiler
+        // would add in 16 and mask, and the least value would be 0 again.
         let length = found.payload_len;
         let length = if length > PAYLOAD as u32 { PAYLOAD as u32 } else { length };
-        // One less, so that none is out of range: before Linux 6.8 the verifier does not conclude from `!= 0` that a
-        // length is at least 1, and 6.1 refuses a load of perhaps nothing.
-        captured.write_volatile((length as u16).wrapping_sub(1));
-        let one_less = u32::from(captured.read_volatile());
-        if one_less >= PAYLOAD as u32 {
-            captured.write_volatile(0);
-        } else {
+        let scratch = &raw mut (*sighting).record.payload_len;
+        scratch.write_volatile(length.wrapping_sub(1));
+        let one_less = scratch.read_volatile();
+        scratch.write_volatile(found.payload_len);
+        if one_less < PAYLOAD as u32 {
+            let captured = &raw mut (*sighting).record.captured;
             let length = one_less + 1;
             captured.write_volatile(length as u16);
             let to = (&raw mut (*sighting).payload).cast();
