@@ -99,7 +99,7 @@ struct Up {
     #[arg(long, value_name = "FILE")]
     spec: Option<PathBuf>,
     /// A real CoreDNS to run in its pod, with a real Corefile.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = program)]
     coredns: Option<PathBuf>,
 }
 
@@ -122,7 +122,7 @@ struct Check {
     #[arg(long)]
     lab: Option<String>,
     /// A real CoreDNS to run in its pod.
-    #[arg(long, value_name = "PATH", conflicts_with = "lab")]
+    #[arg(long, value_name = "PATH", value_parser = program, conflicts_with = "lab")]
     coredns: Option<PathBuf>,
     /// The scenario to bring up, check and take down; then arguments for check.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "SCENARIO] [CHECK ARGS")]
@@ -155,7 +155,7 @@ struct MatrixArgs {
     #[arg(long, value_name = "GLOB")]
     only: Option<String>,
     /// A real CoreDNS to run in the pods.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = program)]
     coredns: Option<PathBuf>,
     /// Longest time for each check, on a machine much slower than a node.
     #[arg(long, value_name = "TIME")]
@@ -235,6 +235,16 @@ fn list(output: Format) -> anyhow::Result<ExitCode> {
     }
     print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A program that can be run: a path that leads nowhere is better heard of before a lab stands.
+fn program(path: &str) -> Result<PathBuf, String> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let meta = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    if !meta.is_file() || meta.permissions().mode() & 0o111 == 0 {
+        return Err("it is not an executable file".to_owned());
+    }
+    std::path::absolute(path).map_err(|error| error.to_string())
 }
 
 fn bring_up(args: &Up) -> anyhow::Result<ExitCode> {

@@ -32,6 +32,8 @@ const SCHEMAS: &[Entry] = &[
     (SCHEMA, || schema_for!(Report)),
     #[cfg(all(feature = "probe", target_os = "linux"))]
     (super::query::SCHEMA, || schema_for!(super::query::QueryReport)),
+    #[cfg(all(feature = "probe", target_os = "linux"))]
+    (crate::lab::matrix::SCHEMA, || schema_for!(crate::lab::matrix::Matrix)),
     (transaction::SCHEMA, || schema_for!(transaction::Transaction)),
 ];
 
