@@ -14,12 +14,13 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Brings `scenario` up under a name of its own.
+    /// Brings `scenario` up under a name of its own. One that stands is what a killed run of the same test left.
     ///
     /// # Panics
     /// Where it does not come up.
     #[must_use]
     pub fn up(scenario: &str, name: &str) -> Self {
+        let _left = run(["lab", "down", name]);
         let output = run(["lab", "up", scenario, "--name", name]);
         assert!(output.status.success(), "lab up {scenario}: {}{}", stdout(&output), stderr(&output));
         Self { name: name.to_owned() }
