@@ -13,9 +13,10 @@ use anyhow::{Context as _, bail};
 use super::kernel::Kernel;
 
 /// What the lab needs of the kernel. What is built in is no module.
-const MODULES: [&str; 11] = [
+const MODULES: [&str; 12] = [
     "veth",
     "sch_ingress",
+    "sch_tbf",
     "cls_bpf",
     "vxlan",
     "tun",

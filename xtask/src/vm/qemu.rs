@@ -33,7 +33,7 @@ pub(super) fn boot(
     let [initramfs, console, results] =
         ["initramfs.cpio", "console.log", "results.txt"].map(|name| directory.join(name));
     fs::write(&initramfs, archive).with_context(|| format!("cannot write {}", initramfs.display()))?;
-    let mut append = "console=ttyS0 quiet panic=-1".to_owned();
+    let mut append = "console=ttyS0 panic=-1 loglevel=6".to_owned();
     if lockdown != Lockdown::None {
         append.push_str(&format!(" lockdown={}", lockdown.as_str()));
     }
