@@ -21,7 +21,7 @@ pub(super) enum Plan {
 pub(super) enum Step {
     /// From Debian, with apt.
     Packages(Vec<&'static str>),
-    /// bpf-linker from crates.io, with the LLVM development files of this major version.
+    /// bpf-linker built from source, with the LLVM development files of this major version.
     BuildLinker { llvm: u32 },
     /// bpf-linker prebuilt, with cargo-binstall: it brings an LLVM of its own.
     FetchLinker,
