@@ -2,7 +2,7 @@
 
 use crate::{
     checks::{Case, Check, Finding, code::Code, remedy, symptom},
-    predict::{cilium, node},
+    predict::node,
 };
 
 pub(in crate::checks) const CHECK: Check = Check { code: Code::UnknownAddressDropped, explain: EXPLAIN, run };
@@ -27,13 +27,7 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         return Vec::new();
     };
     let address = first.query.address.ip();
-    let facts = case.facts;
-    let mut why = Vec::new();
-    why.extend(cilium::version(facts).map(|version| format!("Cilium {version} ({})", facts.cilium.version.source())));
-    why.extend(cilium::host_routing(facts).ok().map(|(_, how)| how));
-    why.extend(cilium::knows(facts, address).ok().map(|(_, how)| how));
-    why.extend(node::holders(facts, address).unwrap_or_default().into_iter().map(node::describe));
-    why.extend(cilium::skips_fib(facts).ok().map(|(_, how)| how));
+    let why = super::unknown_because(case.facts, address, node::describe);
     symptom::root(
         case,
         Code::UnknownAddressDropped,

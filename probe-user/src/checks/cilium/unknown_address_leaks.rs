@@ -32,15 +32,9 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         return Vec::new();
     };
     let address = first.query.address.ip();
-    let facts = case.facts;
-    let mut why = Vec::new();
-    why.extend(cilium::version(facts).map(|version| format!("Cilium {version} ({})", facts.cilium.version.source())));
-    why.extend(cilium::host_routing(facts).ok().map(|(_, how)| how));
-    why.extend(cilium::knows(facts, address).ok().map(|(_, how)| how));
-    for held in node::holders(facts, address).unwrap_or_default() {
-        why.push(format!("{}; Cilium takes up to {}", node::describe(held), cilium::scope_max(facts)));
-    }
-    why.extend(cilium::skips_fib(facts).ok().map(|(_, how)| how));
+    let why = super::unknown_because(case.facts, address, |held| {
+        format!("{}; Cilium takes up to {}", node::describe(held), cilium::scope_max(case.facts))
+    });
     symptom::root(
         case,
         Code::UnknownAddressLeaks,
