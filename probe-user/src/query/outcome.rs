@@ -14,7 +14,7 @@ use super::{
     socket,
     wire::Seen,
 };
-use crate::{ended::Ended, facts::Transport};
+use crate::{ended::Ended, facts::Transport, trace::decode::dns};
 
 /// Puts the query together. A response decides, whatever hickory made of it; without one, what stopped the asking.
 pub(super) fn query(vantage: &Vantage, question: &Question, seen: Seen, stop: Stop) -> Query {
@@ -140,25 +140,8 @@ fn answers(message: &Message, qtype: RecordType) -> Vec<String> {
     message.answers.iter().map(text).collect()
 }
 
-/// The mnemonic as dig prints it (IANA, DNS RCODEs).
 fn rcode(code: ResponseCode) -> String {
-    let name = match u16::from(code) {
-        0 => "NOERROR",
-        1 => "FORMERR",
-        2 => "SERVFAIL",
-        3 => "NXDOMAIN",
-        4 => "NOTIMP",
-        5 => "REFUSED",
-        6 => "YXDOMAIN",
-        7 => "YXRRSET",
-        8 => "NXRRSET",
-        9 => "NOTAUTH",
-        10 => "NOTZONE",
-        16 => "BADVERS",
-        23 => "BADCOOKIE",
-        other => return format!("RCODE{other}"),
-    };
-    name.to_owned()
+    dns::rcode(u16::from(code))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Drop, Flow, HookKind, Hop, Leak, Lost,
     correlate::Finished,
+    decode::dns,
     event::{DnsHead, Event},
     pods::{Names, PodName, Server},
 };
@@ -303,21 +304,7 @@ pub fn qtype(number: u16) -> String {
 /// The header's four bits (RFC 6895); EDNS' extended ones are not captured.
 #[must_use]
 pub fn rcode(code: u8) -> String {
-    let name = match code {
-        0 => "NOERROR",
-        1 => "FORMERR",
-        2 => "SERVFAIL",
-        3 => "NXDOMAIN",
-        4 => "NOTIMP",
-        5 => "REFUSED",
-        6 => "YXDOMAIN",
-        7 => "YXRRSET",
-        8 => "NXRRSET",
-        9 => "NOTAUTH",
-        10 => "NOTZONE",
-        other => return format!("RCODE{other}"),
-    };
-    name.to_owned()
+    dns::rcode(u16::from(code))
 }
 
 #[cfg(test)]

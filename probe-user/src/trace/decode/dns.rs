@@ -37,6 +37,28 @@ fn message_head(message: &[u8]) -> Option<DnsHead> {
     Some(DnsHead { id: word(0), flags: word(2), qname, qtype })
 }
 
+/// The mnemonic of a response code as dig prints it (IANA, DNS RCODEs).
+#[must_use]
+pub fn rcode(code: u16) -> String {
+    let name = match code {
+        0 => "NOERROR",
+        1 => "FORMERR",
+        2 => "SERVFAIL",
+        3 => "NXDOMAIN",
+        4 => "NOTIMP",
+        5 => "REFUSED",
+        6 => "YXDOMAIN",
+        7 => "YXRRSET",
+        8 => "NXRRSET",
+        9 => "NOTAUTH",
+        10 => "NOTZONE",
+        16 => "BADVERS",
+        23 => "BADCOOKIE",
+        other => return format!("RCODE{other}"),
+    };
+    name.to_owned()
+}
+
 /// Name and type of a question; none for what was cut off. The first name of a message has nothing to point back to.
 fn question(mut bytes: &[u8]) -> (Option<String>, Option<u16>) {
     let mut name = String::new();
