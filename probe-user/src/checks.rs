@@ -55,6 +55,9 @@ pub struct Finding {
     pub severity: Severity,
     /// One sentence.
     pub title: String,
+    /// Why, in a few sentences for a person; what it rests on is `evidence`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub story: Option<String>,
     pub evidence: Vec<String>,
     pub remedies: Vec<Remedy>,
 }
@@ -68,8 +71,19 @@ pub struct Remedy {
     /// Text to paste: a Talos machine configuration, Helm values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patch: Option<String>,
+    /// The same in another form: take one of them, never both.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<Variant>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caution: Option<String>,
+}
+
+/// Another form of a remedy's patch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Variant {
+    /// Where it is the form to use: "Talos 1.12 and later, as a document".
+    pub title: String,
+    pub patch: String,
 }
 
 /// One check: its code, its whole story for `explain`, and its rule.
@@ -152,9 +166,16 @@ impl Finding {
             slug: code.slug().into(),
             severity,
             title: title.into(),
+            story: None,
             evidence: Vec::new(),
             remedies: Vec::new(),
         }
+    }
+
+    #[must_use]
+    pub fn story(mut self, story: impl Into<String>) -> Self {
+        self.story = Some(story.into());
+        self
     }
 
     #[must_use]
@@ -179,7 +200,7 @@ impl Finding {
 impl Remedy {
     #[must_use]
     pub fn new(title: impl Into<String>) -> Self {
-        Self { title: title.into(), steps: Vec::new(), patch: None, caution: None }
+        Self { title: title.into(), steps: Vec::new(), patch: None, variants: Vec::new(), caution: None }
     }
 
     #[must_use]
@@ -191,6 +212,12 @@ impl Remedy {
     #[must_use]
     pub fn patch(mut self, patch: impl Into<String>) -> Self {
         self.patch = Some(patch.into());
+        self
+    }
+
+    #[must_use]
+    pub fn variant(mut self, title: impl Into<String>, patch: impl Into<String>) -> Self {
+        self.variants.push(Variant { title: title.into(), patch: patch.into() });
         self
     }
 

@@ -10,6 +10,7 @@ pub(super) mod regression_range;
 pub(super) mod scope_and_map_disagree;
 pub(super) mod settings_not_applied;
 pub(super) mod snat_entry;
+mod story;
 pub(super) mod unknown_address_dropped;
 pub(super) mod unknown_address_leaks;
 pub(super) mod workaround_ignored;

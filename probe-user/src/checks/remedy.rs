@@ -27,24 +27,24 @@ fn talos_version(case: &Case<'_>) -> Option<Version> {
 /// Everything that makes Cilium deliver to an address it does not know, least side effect first.
 #[must_use]
 pub fn unknown_address(case: &Case<'_>, address: IpAddr) -> Vec<Remedy> {
-    let mut all = lo_global(case, address);
+    let mut all = Vec::from_iter(lo_global(case, address));
     all.push(legacy_routing(case));
     all.extend(scope_max(case, address));
     if is_talos(address) {
-        all.extend(forwarding_off(case));
+        all.push(forwarding_off(case));
     }
     all
 }
 
 /// Gives `lo` the address with scope global, so that Cilium learns it; none where this Cilium would not.
 #[must_use]
-pub fn lo_global(case: &Case<'_>, address: IpAddr) -> Vec<Remedy> {
+pub fn lo_global(case: &Case<'_>, address: IpAddr) -> Option<Remedy> {
     let facts = case.facts;
     let learns = cilium::version(facts).is_some_and(|version| version.learns_from_lo());
     let there = node::holders(facts, address).unwrap_or_default();
     let visible = there.iter().any(|held| held.interface == "lo" && held.scope <= cilium::scope_max(facts));
     if !learns || cilium::is_excluded(facts, address) || visible {
-        return Vec::new();
+        return None;
     }
     let prefix = if address.is_ipv4() { 32 } else { 128 };
     if !is_talos(address) {
@@ -53,14 +53,14 @@ pub fn lo_global(case: &Case<'_>, address: IpAddr) -> Vec<Remedy> {
         for held in there.iter().filter(|held| held.interface == "lo") {
             remedy = remedy.step(format!("ip addr del {address}/{} dev lo", held.prefix_len));
         }
-        return vec![
+        return Some(
             remedy
                 .step(format!("ip addr add {address}/{prefix} dev lo scope global"))
                 .step("make it last: an init container or the manifest of your node-local DNS, or the node's network setup")
                 .caution(IDENTITY),
-        ];
+        );
     }
-    let legacy = Remedy::new(
+    let remedy = Remedy::new(
         "Talos: give lo the address yourself, so that its scope is global. Works live, no restart.",
     )
     .step("talosctl -n NODE patch machineconfig --patch @lo.yaml")
@@ -68,16 +68,19 @@ pub fn lo_global(case: &Case<'_>, address: IpAddr) -> Vec<Remedy> {
         "machine:\n  network:\n    interfaces:\n      - interface: lo\n        addresses: [{address}/{prefix}]\n"
     ))
     .caution(IDENTITY);
-    let document = Remedy::new("Talos 1.12 and later: the same as a document (not together with the legacy form).")
-        .step("talosctl -n NODE patch machineconfig --patch @lo.yaml")
-        .patch(format!(
-            "apiVersion: v1alpha1\nkind: LinkConfig\nname: lo\naddresses:\n  - address: {address}/{prefix}\n"
-        ))
-        .caution(IDENTITY);
-    match talos_version(case) {
-        Some(version) if version < Version::new(1, 12, 0) => vec![legacy],
-        _ => vec![legacy, document],
-    }
+    Some(if takes_documents(case, Version::new(1, 12, 0)) {
+        remedy.variant(
+            "Talos 1.12 and later, as a document",
+            format!("apiVersion: v1alpha1\nkind: LinkConfig\nname: lo\naddresses:\n  - address: {address}/{prefix}\n"),
+        )
+    } else {
+        remedy
+    })
+}
+
+/// This Talos knows such a document, or nothing says that it does not.
+fn takes_documents(case: &Case<'_>, since: Version) -> bool {
+    talos_version(case).is_none_or(|version| version >= since)
 }
 
 /// Lets Cilium take addresses of scope host; only where the scope is what hides it.
@@ -118,23 +121,22 @@ pub fn legacy_routing(case: &Case<'_>) -> Remedy {
 
 /// CoreDNS asks the upstreams itself.
 #[must_use]
-pub fn forwarding_off(case: &Case<'_>) -> Vec<Remedy> {
-    let caution = "CoreDNS then asks the node's upstreams itself, without the node's cache. The address stays on lo until \
-                   the node is rebooted, which does no harm.";
-    let restart = "kubectl -n kube-system rollout restart deploy/coredns";
-    let legacy = Remedy::new("Talos: forwardKubeDNSToHost: false, then restart CoreDNS.")
+pub fn forwarding_off(case: &Case<'_>) -> Remedy {
+    let remedy = Remedy::new("Talos: forwardKubeDNSToHost: false, then restart CoreDNS.")
         .step("talosctl -n NODE patch machineconfig --patch @hostdns.yaml   (every node)")
-        .step(restart)
+        .step("kubectl -n kube-system rollout restart deploy/coredns")
         .patch("machine:\n  features:\n    hostDNS:\n      enabled: true\n      forwardKubeDNSToHost: false\n")
-        .caution(caution);
-    let document = Remedy::new("Talos 1.14 and later: the same as a document (not together with the legacy form).")
-        .step("talosctl -n NODE patch machineconfig --patch @hostdns.yaml   (every node)")
-        .step(restart)
-        .patch("apiVersion: v1alpha1\nkind: ResolverConfig\nhostDNS:\n  enabled: true\n  forwardKubeDNSToHost: false\n")
-        .caution(caution);
-    match talos_version(case) {
-        Some(version) if version < Version::new(1, 14, 0) => vec![legacy],
-        Some(_) | None => vec![legacy, document],
+        .caution(
+            "CoreDNS then asks the node's upstreams itself, without the node's cache. The address stays on lo until the \
+             node is rebooted, which does no harm.",
+        );
+    if takes_documents(case, Version::new(1, 14, 0)) {
+        remedy.variant(
+            "Talos 1.14 and later, as a document",
+            "apiVersion: v1alpha1\nkind: ResolverConfig\nhostDNS:\n  enabled: true\n  forwardKubeDNSToHost: false\n",
+        )
+    } else {
+        remedy
     }
 }
 
@@ -203,8 +205,9 @@ mod tests {
             facts.kernel.os = known("Talos (v1.14.0)".into());
         });
         let all = unknown_address(&scene.case(), HOST_DNS);
-        let has = |text: &str| all.iter().any(|remedy| remedy.patch.as_ref().is_some_and(|patch| patch.contains(text)));
-        assert!(has("kind: LinkConfig") && has("kind: ResolverConfig") && has("interface: lo"));
+        let has = |text: &str| all.iter().any(|remedy| remedy.variants.iter().any(|form| form.patch.contains(text)));
+        assert!(has("kind: LinkConfig") && has("kind: ResolverConfig"));
+        assert_eq!(all.len(), 4, "another form is no other remedy");
     }
 
     #[test]

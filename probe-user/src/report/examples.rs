@@ -55,7 +55,7 @@ pub(crate) fn leak() -> Report {
         queries: queries(Ended::Leaked, &[0], &[1]),
         traces,
         findings: vec![
-            Finding { remedies: remedies(), ..finding("HDP201", "unknown-address-leaks", Severity::Fail, "Cilium does not know 169.254.116.108 as the host's and sends the packet out of its one external device", &[
+            Finding { story: Some("Cilium 1.18.1 routes in BPF (host routing BPF, masquerade BPF, native routing) and does not know 169.254.116.108 as its own: it is on lo with scope host (254), Cilium takes up to 252. With one external device (eth0) it skips the route lookup and sends the packet out.".into()), remedies: remedies(), ..finding("HDP201", "unknown-address-leaks", Severity::Fail, "Cilium does not know 169.254.116.108 as the host's and sends the packet out of its one external device", &[
                 "Cilium 1.18.1 routes in BPF (host routing BPF, masquerade BPF, routing native)",
                 "169.254.116.108 is on lo with scope host (254); Cilium takes addresses up to scope 252",
                 "cilium_lxc has no entry for it, and the ipcache calls it world (2)",
@@ -140,6 +140,7 @@ pub(crate) fn unknown() -> Report {
         title: "Run the check where it sees the node's processes (hostPID: true), or name a pod's namespace".into(),
         steps: vec!["hostdns-probe check --vantage netns=/proc/PID/ns/net".into()],
         patch: None,
+        variants: Vec::new(),
         caution: None,
     };
     Report {
@@ -328,6 +329,7 @@ fn finding(code: &str, slug: &str, severity: Severity, title: &str, evidence: &[
         slug: slug.into(),
         severity,
         title: title.into(),
+        story: None,
         evidence: evidence.iter().map(|&line| line.into()).collect(),
         remedies: Vec::new(),
     }
@@ -348,6 +350,7 @@ fn remedies() -> Vec<Remedy> {
         title: title.into(),
         steps: Vec::new(),
         patch: patch.map(Into::into),
+        variants: Vec::new(),
         caution: caution.map(Into::into),
     };
     vec![
@@ -357,6 +360,10 @@ fn remedies() -> Vec<Remedy> {
                 "machine:\n  network:\n    interfaces:\n      - interface: lo\n        addresses: [169.254.116.108/32]\n",
             ),
             Some("the address becomes identity \"host\" for Cilium; egress policies must allow it"),
+        )
+        .variant(
+            "Talos 1.12 and later, as a document",
+            "apiVersion: v1alpha1\nkind: LinkConfig\nname: lo\naddresses:\n  - address: 169.254.116.108/32\n",
         ),
         remedy(
             "Cilium: bpf.hostLegacyRouting: true",

@@ -79,7 +79,7 @@ fn queries(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 fn fixes(cause: &Finding, out: &mut dyn Write) -> io::Result<()> {
     let heading = if cause.remedies.len() > 1 { "Fix, one of (least side effect first)" } else { "Fix" };
     writeln!(out, "### {heading}\n")?;
-    for (n, Remedy { title, steps, patch, caution }) in cause.remedies.iter().enumerate() {
+    for (n, Remedy { title, steps, patch, variants, caution }) in cause.remedies.iter().enumerate() {
         writeln!(out, "{}. {}\n", n + 1, escape::markdown(title))?;
         for step in steps {
             writeln!(out, "   - {}", escape::markdown(step))?;
@@ -89,6 +89,10 @@ fn fixes(cause: &Finding, out: &mut dyn Write) -> io::Result<()> {
         }
         if let Some(patch) = patch {
             code("yaml", patch, "   ", out)?;
+        }
+        for form in variants {
+            writeln!(out, "   {}:\n", escape::markdown(&form.title))?;
+            code("yaml", &form.patch, "   ", out)?;
         }
         if let Some(caution) = caution {
             writeln!(out, "   **Caution:** {}\n", escape::markdown(caution))?;

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Lines that a terminal shows at once. Beyond them, of the later remedies only the titles are shown.
-const LINES: usize = 45;
+const LINES: usize = 40;
 /// Pieces of evidence where even that is too much; the first ones weigh most.
 const EVIDENCE: usize = 5;
 
@@ -57,7 +57,7 @@ fn compose(report: &Report, options: &Options, room: Room) -> Page {
         why(report, room.evidence, &mut page);
         queries(report, &mut page);
         if let Some(cause) = view::cause(report) {
-            remedies(cause, room.remedies, &mut page);
+            remedies(cause, room.remedies, options.verbose, &mut page);
         }
         page.blank();
     }
@@ -122,7 +122,7 @@ fn hops(trace: &PacketTrace, events: EventCounts, page: &mut Page) {
 fn why(report: &Report, shown: usize, page: &mut Page) {
     if let Some(cause) = view::cause(report) {
         page.blank();
-        page.prose((BOLD, "  Why     "), &sentence(&cause.title));
+        page.prose((BOLD, "  Why     "), cause.story.as_deref().unwrap_or(&sentence(&cause.title)));
         let reasons = view::reasons(report);
         for reason in reasons.iter().take(shown) {
             page.prose((PLAIN, "          "), &sentence(reason));
@@ -156,7 +156,7 @@ fn queries(report: &Report, page: &mut Page) {
     }
 }
 
-fn remedies(cause: &Finding, whole: usize, page: &mut Page) {
+fn remedies(cause: &Finding, whole: usize, verbose: bool, page: &mut Page) {
     if cause.remedies.is_empty() {
         return;
     }
@@ -169,7 +169,7 @@ fn remedies(cause: &Finding, whole: usize, page: &mut Page) {
     for (n, remedy) in cause.remedies.iter().enumerate() {
         let lead = format!("    {}. ", n + 1);
         if n < whole {
-            self::remedy(&lead, remedy, page);
+            self::remedy(&lead, remedy, verbose, page);
         } else {
             page.prose((PLAIN, &lead), &sentence(&remedy.title));
         }
@@ -179,7 +179,7 @@ fn remedies(cause: &Finding, whole: usize, page: &mut Page) {
     }
 }
 
-fn remedy(lead: &str, remedy: &Remedy, page: &mut Page) {
+fn remedy(lead: &str, remedy: &Remedy, verbose: bool, page: &mut Page) {
     let indent = " ".repeat(columns(lead));
     page.prose((PLAIN, lead), &sentence(&remedy.title));
     for step in &remedy.steps {
@@ -187,6 +187,16 @@ fn remedy(lead: &str, remedy: &Remedy, page: &mut Page) {
     }
     for line in remedy.patch.iter().flat_map(|patch| patch.lines()) {
         page.line(&[(PLAIN, &indent), (PLAIN, "  "), (GOOD, line)]);
+    }
+    for form in &remedy.variants {
+        if !verbose {
+            page.prose((DIM, &indent), &format!("({}: with -v)", form.title));
+            continue;
+        }
+        page.prose((PLAIN, &indent), &format!("{}:", form.title));
+        for line in form.patch.lines() {
+            page.line(&[(PLAIN, &indent), (PLAIN, "  "), (GOOD, line)]);
+        }
     }
     if let Some(caution) = &remedy.caution {
         page.prose((WARN, &format!("{indent}Caution: ")), &sentence(caution));
@@ -256,6 +266,7 @@ mod tests {
     #[test]
     fn much_evidence_is_cut_and_said_to_be() {
         let mut report = examples::leak();
+        report.findings[0].story = None;
         report.findings[0].evidence = (0..30).map(|n| format!("evidence number {n}")).collect();
         let text = rendered(render, &report, &Options::default());
         assert!(text.contains("number 4.") && !text.contains("number 5"), "{text}");

@@ -28,11 +28,11 @@ pub fn past_leaks(report: &Report) -> Option<&Finding> {
     (cause(report) != Some(past)).then_some(past)
 }
 
-/// The cause's evidence that explains. What single queries came to, the table and the telling packet show already; of
+/// The cause's evidence that explains, where no story does. What single queries came to, the table and the telling packet show already; of
 /// that one line is kept where there is nothing else.
 #[must_use]
 pub fn reasons(report: &Report) -> Vec<&str> {
-    let Some(cause) = cause(report) else { return Vec::new() };
+    let Some(cause) = cause(report).filter(|cause| cause.story.is_none()) else { return Vec::new() };
     let of_a_query = |line: &&String| {
         line.starts_with("and ") || report.queries.iter().any(|query| line.starts_with(&query.label()))
     };
@@ -45,9 +45,9 @@ pub fn reasons(report: &Report) -> Vec<&str> {
 pub fn further(report: &Report) -> impl Iterator<Item = &Finding> {
     let told = cause(report).filter(|_| report.verdict.status != Status::Pass);
     report.findings.iter().filter(move |finding| {
-        let symptom = told.is_some() && is_symptom(&finding.code);
+        let in_the_story = told.is_some_and(|cause| is_symptom(&finding.code) || tells(cause, &finding.code));
         let worth_a_line = finding.severity != Severity::Info || finding.code == ASKED_OTHERS;
-        worth_a_line && Some(*finding) != told && finding.code != PAST_LEAKS && !symptom
+        worth_a_line && Some(*finding) != told && finding.code != PAST_LEAKS && !in_the_story
     })
 }
 
@@ -55,6 +55,11 @@ pub fn further(report: &Report) -> impl Iterator<Item = &Finding> {
 /// said already.
 fn is_symptom(code: &str) -> bool {
     ("HDP401"..="HDP406").contains(&code) || matches!(code, "HDP414" | "HDP415")
+}
+
+/// The story of an address that Cilium does not know (HDP201, HDP202) tells of its scope (HDP102).
+fn tells(cause: &Finding, code: &str) -> bool {
+    matches!(cause.code.as_str(), "HDP201" | "HDP202") && cause.story.is_some() && code == "HDP102"
 }
 
 /// What the configuration predicted, and whether the measurement agrees.

@@ -1,5 +1,6 @@
 //! HDP202 unknown-address-dropped: cilium issue 36761 with several devices or endpoint routes.
 
+use super::story::{self, End};
 use crate::{
     checks::{Case, Check, Finding, code::Code, remedy, symptom},
     predict::node,
@@ -35,6 +36,7 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         "Cilium drops queries to an address it does not know: FIB lookup failed.",
         why,
     )
+    .map(|finding| finding.story(story::unknown_address(case, address, End::Dropped)))
     .map(|finding| finding.remedies(remedy::unknown_address(case, address)).remedies(remedy::upgrade_for_fib(case)))
     .into_iter()
     .collect()

@@ -1,5 +1,6 @@
 //! HDP201 unknown-address-leaks: cilium issue 36761 with one external device.
 
+use super::story::{self, End};
 use crate::{
     checks::{Case, Check, Finding, code::Code, remedy, symptom},
     predict::{cilium, node},
@@ -42,6 +43,7 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         "Cilium does not know the address as the node's: queries leave the node.",
         why,
     )
+    .map(|finding| finding.story(story::unknown_address(case, address, End::Leaked)))
     .map(|finding| finding.remedies(remedy::unknown_address(case, address)))
     .into_iter()
     .collect()

@@ -62,7 +62,7 @@ fn findings(report: &Report, page: &mut Page) {
         }
         // The cause's remedies stand above.
         if view::cause(report) != Some(finding) {
-            finding.remedies.iter().for_each(|fix| remedy("          Fix: ", fix, page));
+            finding.remedies.iter().for_each(|fix| remedy("          Fix: ", fix, true, page));
         }
     }
 }

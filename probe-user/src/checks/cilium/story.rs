@@ -1,0 +1,152 @@
+//! Why Cilium sends away or drops what is meant for the node, told in a few sentences.
+
+use std::net::IpAddr;
+
+use crate::{
+    checks::Case,
+    facts::{Facts, HostRouting, Masquerade, RoutingMode, scope_name},
+    predict::{cilium, node},
+    trace::cilium_reasons,
+};
+
+/// What became of the packets, for the part of the story after Cilium's route lookup.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Leaked,
+    Dropped,
+}
+
+/// The story of an address that Cilium does not know; facts that are unknown are left out of it.
+pub(super) fn unknown_address(case: &Case<'_>, address: IpAddr, end: End) -> String {
+    let facts = case.facts;
+    let mut sentences = vec![ignorance(facts, address)];
+    sentences.extend(way(facts, end));
+    sentences.extend(counted(facts, end));
+    sentences.join(" ")
+}
+
+/// "Cilium 1.18.1 routes in BPF (...) and does not know 169.254.116.108 as its own: ..."
+fn ignorance(facts: &Facts, address: IpAddr) -> String {
+    let cilium = cilium::version(facts).map_or_else(|| "Cilium".to_owned(), |version| format!("Cilium {version}"));
+    let routes = match cilium::host_routing(facts) {
+        Ok((HostRouting::Bpf, _)) => format!("routes in BPF ({}) and ", settings(facts)),
+        _ => String::new(),
+    };
+    format!("{cilium} {routes}does not know {address} as its own: {}.", reason(facts, address))
+}
+
+fn settings(facts: &Facts) -> String {
+    let masquerade = facts.cilium.masquerade.get().map(|mode| match mode {
+        Masquerade::Bpf => "masquerade BPF",
+        Masquerade::Iptables => "masquerade iptables",
+        Masquerade::Disabled => "no masquerade",
+    });
+    let routing = facts.cilium.routing_mode.get().map(|mode| match mode {
+        RoutingMode::Native => "native routing",
+        RoutingMode::Tunnel => "tunnel",
+    });
+    ["host routing BPF"].into_iter().chain(masquerade).chain(routing).collect::<Vec<_>>().join(", ")
+}
+
+/// Why it does not know it: where the node has it, beside what Cilium looks at; else what its map says.
+fn reason(facts: &Facts, address: IpAddr) -> String {
+    let max = cilium::scope_max(facts);
+    let held = node::holders(facts, address).unwrap_or_default();
+    if cilium::is_excluded(facts, address) {
+        return "it is in exclude-local-address".to_owned();
+    }
+    if let Some(hidden) = held.first().filter(|_| held.iter().all(|at| at.scope > max)) {
+        let (on, scope, number) = (&hidden.interface, scope_name(hidden.scope), hidden.scope);
+        return format!("it is on {on} with scope {scope} ({number}), Cilium takes up to {max}");
+    }
+    if let (Some(at), Some(version)) = (held.first(), cilium::version(facts))
+        && !held.iter().any(|at| cilium::learns(facts, &version, &at.interface))
+    {
+        return format!("it is on {}, and this release does not learn the addresses of that device", at.interface);
+    }
+    cilium::knows(facts, address).map_or_else(|missing| format!("unknown why, for want of {missing}"), |(_, how)| how)
+}
+
+/// What Cilium then does with the packet.
+fn way(facts: &Facts, end: End) -> Option<String> {
+    let devices = facts.cilium.devices.get();
+    let named = devices.map(|all| all.join(", ")).unwrap_or_default();
+    match end {
+        End::Leaked if cilium::skips_fib(facts).is_ok_and(|(skips, _)| skips) => {
+            let device = if named.is_empty() { String::new() } else { format!(" ({named})") };
+            Some(format!("With one external device{device} it skips the route lookup and sends the packet out."))
+        }
+        End::Leaked => None,
+        End::Dropped => {
+            let lookup = "it asks the kernel's routes in BPF, which do not forward to a local address, and drops the \
+                          packet: FIB lookup failed.";
+            let because = match (devices.map(Vec::len), facts.cilium.endpoint_routes.get()) {
+                (Some(many @ 2..), _) => format!("With {many} external devices ({named}) "),
+                (_, Some(true)) => "With endpoint routes ".to_owned(),
+                _ => return Some(format!("For the way to it {lookup}")),
+            };
+            Some(because + lookup)
+        }
+    }
+}
+
+/// What Cilium's own counters say of it: they were read before and after the queries.
+fn counted(facts: &Facts, end: End) -> Option<String> {
+    let (before, after) = (facts.cilium.drops_before.get()?, facts.cilium.drops_after.get()?);
+    let risen = cilium_reasons::risen(before, after);
+    match end {
+        End::Leaked if before == after => {
+            Some("Cilium counts no drop for it, which is why `cilium monitor -t drop` shows nothing.".to_owned())
+        }
+        End::Leaked => None,
+        End::Dropped => risen
+            .map(|reason| format!("Cilium counts it under reason {}, as `cilium monitor -t drop` shows.", reason.code)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        checks::testing::{HOST_DNS, Scene, hide, known},
+        facts::DropCount,
+    };
+
+    fn counts(packets: u64) -> Vec<DropCount> {
+        vec![DropCount { reason: 169, direction: 2, packets }]
+    }
+
+    #[test]
+    fn a_leak() {
+        let scene = Scene::new().facts(|facts| {
+            hide(facts);
+            (facts.cilium.drops_before, facts.cilium.drops_after) = (known(counts(3)), known(counts(3)));
+        });
+        insta::assert_snapshot!(unknown_address(&scene.case(), HOST_DNS, End::Leaked));
+    }
+
+    #[test]
+    fn a_drop_between_two_devices() {
+        let scene = Scene::new().facts(|facts| {
+            hide(facts);
+            facts.cilium.devices = known(vec!["eth0".into(), "eth1".into()]);
+            (facts.cilium.drops_before, facts.cilium.drops_after) = (known(counts(3)), known(counts(5)));
+        });
+        insta::assert_snapshot!(unknown_address(&scene.case(), HOST_DNS, End::Dropped));
+    }
+
+    #[test]
+    fn nothing_known_is_nothing_claimed() {
+        let scene = Scene::new().facts(|facts| *facts = Facts::default());
+        insta::assert_snapshot!(unknown_address(&scene.case(), HOST_DNS, End::Leaked));
+    }
+
+    #[test]
+    fn a_count_that_rose_meanwhile_is_not_denied() {
+        let scene = Scene::new().facts(|facts| {
+            hide(facts);
+            (facts.cilium.drops_before, facts.cilium.drops_after) = (known(counts(3)), known(counts(4)));
+        });
+        assert!(!unknown_address(&scene.case(), HOST_DNS, End::Leaked).contains("no drop"));
+    }
+}
