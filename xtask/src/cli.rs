@@ -68,7 +68,7 @@ Examples:
     /// Measure what tracing costs, beside no tracer, tcpdump and bpftrace
     #[command(after_help = "\
 Needs root. Installs tcpdump, bpftrace and dig from Debian where they are missing. A goal that is missed is no failure.
-Arguments go to the benchmark; docs/bench.md tells what is measured.
+Arguments go to the benchmark; docs/performance.md tells what is measured.
 
 Examples:
   cargo xtask bench                        a few minutes; the table on stdout, the rest in bench.json

@@ -1,12 +1,17 @@
 //! `cargo xtask bench`: what tracing costs, beside no tracer, tcpdump and bpftrace, in the same lab at the same load.
-//! docs/bench.md says what is measured and how to read it.
+//! docs/performance.md says what is measured and how to read it.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 
 mod bpf;
+mod floor;
 mod load;
 mod names;
 mod place;
@@ -48,16 +53,9 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Hidden {
-    /// The traced subject, in a process of its own.
+    /// The library's tracer, in a process of its own.
     #[command(name = "__trace", hide = true)]
-    Trace {
-        /// Namespace cookies of the pods.
-        #[arg(long)]
-        pod: Vec<String>,
-        /// Print the numbers of the queries seen.
-        #[arg(long)]
-        sequence: bool,
-    },
+    Trace,
 }
 
 /// How much of everything.
@@ -118,7 +116,7 @@ impl Plan {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
-        Some(Hidden::Trace { pod, sequence }) => traced::run(pod, *sequence),
+        Some(Hidden::Trace) => traced::run(),
         None => bench(&cli.options),
     };
     if let Err(error) = outcome {
@@ -152,6 +150,18 @@ fn bench(options: &Options) -> anyhow::Result<()> {
     println!("{}", report.table());
     eprintln!("bench: the same as JSON: {}", options.json.display());
     Ok(())
+}
+
+/// Waits until `done`, for `limit` at most.
+fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
+    let began = Instant::now();
+    while began.elapsed() < limit {
+        if done() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    done()
 }
 
 fn machine(quick: bool) -> Machine {

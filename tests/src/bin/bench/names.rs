@@ -55,11 +55,6 @@ impl Seen {
         u32::try_from(range.filter(|number| self.contains(*number)).count()).unwrap_or(u32::MAX)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        let last = u32::try_from(self.bits.len() * 64).unwrap_or(u32::MAX);
-        (0..last).filter(|number| self.contains(*number))
-    }
-
     /// Takes in every number in a piece of output. What may be the beginning of one at its end is handed back, to be
     /// put before the next piece.
     pub(crate) fn scan<'a>(&mut self, text: &'a [u8]) -> &'a [u8] {

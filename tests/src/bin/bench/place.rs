@@ -21,7 +21,7 @@ pub(crate) fn server() -> anyhow::Result<SocketAddr> {
 
 /// A standing lab; it goes away with its guard.
 pub(crate) struct Lab<'a> {
-    probe: &'a Path,
+    pub(crate) probe: &'a Path,
     name: String,
     pub(crate) node: Netns,
     pub(crate) pod: Netns,

@@ -3,7 +3,9 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    process::{Command, Stdio},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -11,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use hostdns_probe::{netns::Netns, trace::tracer::boot_ns};
 
 use crate::{
@@ -21,7 +23,7 @@ use crate::{
     report::Report,
     stats,
     subjects::Subject,
-    traced::wait_until,
+    wait_until,
 };
 
 pub(crate) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
@@ -35,19 +37,18 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
         for _ in 0..rounds {
             idle.extend(stats::percentile(&link_adds(&elsewhere, |_| Ok(()), 10)?, 0.5));
             let limit = Duration::from_millis(2_000 + 100 * veths as u64);
-            let mut times = None;
+            first.push(first_event(&plan.probe, &node, address, limit)?);
+            let mut time = None;
             let adds = link_adds(
                 &elsewhere,
                 |_| {
-                    times = Some(once(&node, address, limit)?);
+                    time = all_covered(&node, limit)?;
                     Ok(())
                 },
                 1,
             )?;
             meanwhile.extend(stats::percentile(&adds, 0.5));
-            let (to_first, to_covered) = times.context("the tracer was not started")?;
-            first.push(to_first);
-            match to_covered {
+            match time {
                 Some(time) => covered.push(time),
                 None => report.impossible(
                     format!("time to the last of {veths} interfaces"),
@@ -65,45 +66,72 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts the tracer among queries that never cease; milliseconds to its first event, and to its last interface.
-fn once(node: &Netns, address: std::net::SocketAddr, limit: Duration) -> anyhow::Result<(f64, Option<f64>)> {
+/// Starts `trace` among queries that never cease; milliseconds to the first event of its first transaction.
+fn first_event(probe: &Path, node: &Netns, address: SocketAddr, limit: Duration) -> anyhow::Result<f64> {
     let client = Client::new(node, address)?;
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("__trace").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let began = boot_ns();
-    let mut child = node.run(|| command.spawn())?.context("cannot start the tracer")?;
-    let out = child.stdout.take().context("its output")?;
-    let lines = Arc::new(Mutex::new(Vec::<String>::new()));
-    let heard = Arc::clone(&lines);
-    let reader = std::thread::spawn(move || {
-        for line in BufReader::new(out).lines().map_while(Result::ok) {
-            heard.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-        }
-    });
-    let said = |key: &str| {
-        let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().find_map(|line| {
-            let line: serde_json::Value = serde_json::from_str(line).ok()?;
-            line.get(key)?.as_u64()
-        })
-    };
-    let ms = |at: u64| at.saturating_sub(began) as f64 / 1e6;
+    let mut command = Command::new(probe);
+    command.args(["trace", "--output", "json", "--count", "1"]);
+    let mut told = started(&mut command, node)?;
     // A query each millisecond or so: that is how finely the first event can be told.
     wait_until(limit, || {
         let _ = client.round_trips(1);
-        said("first").is_some()
+        told.said("started_ns").is_some()
     });
-    wait_until(limit, || said("covered").is_some());
-    let (first, covered) = (said("first").map(ms), said("covered").map(ms));
-    drop(child.stdin.take());
-    if !wait_until(Duration::from_secs(20), || child.try_wait().is_ok_and(|status| status.is_some())) {
-        let _ = child.kill();
+    told.ms("started_ns").with_context(|| format!("trace showed no event within {limit:?}"))
+}
+
+/// Starts the tracer on every device; milliseconds until the last one is covered, if that was within `limit`.
+fn all_covered(node: &Netns, limit: Duration) -> anyhow::Result<Option<f64>> {
+    let mut told = started(Command::new(std::env::current_exe()?).arg("__trace"), node)?;
+    wait_until(limit, || told.said("covered").is_some());
+    Ok(told.ms("covered"))
+}
+
+/// A process and the JSON objects that it says, one a line.
+struct Told {
+    /// Boot clock, nanoseconds, when it was started.
+    began: u64,
+    child: Child,
+    lines: Arc<Mutex<Vec<serde_json::Value>>>,
+}
+
+fn started(command: &mut Command, node: &Netns) -> anyhow::Result<Told> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let began = boot_ns();
+    let mut child = node.run(|| command.spawn())?.context("cannot start the tracer")?;
+    let out = child.stdout.take().context("its output")?;
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&lines);
+    std::thread::spawn(move || {
+        for line in BufReader::new(out).lines().map_while(Result::ok) {
+            if let Ok(line) = serde_json::from_str(&line) {
+                heard.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        }
+    });
+    Ok(Told { began, child, lines })
+}
+
+impl Told {
+    /// The number that the first line with this member holds.
+    fn said(&self, member: &str) -> Option<u64> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().find_map(|line| line.get(member)?.as_u64())
     }
-    let _ = child.wait();
-    let _ = reader.join();
-    match first {
-        Some(first) => Ok((first, covered)),
-        None => bail!("the tracer showed no event within {limit:?}"),
+
+    /// The same, a time of the boot clock, in milliseconds since the start.
+    fn ms(&mut self, member: &str) -> Option<f64> {
+        self.said(member).map(|at| at.saturating_sub(self.began) as f64 / 1e6)
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        if !wait_until(Duration::from_secs(5), || self.child.try_wait().is_ok_and(|status| status.is_some())) {
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is measured side by side: nothing, tcpdump twice, bpftrace, and this project's tracer.
 
 use std::{
+    ffi::OsStr,
     io::{BufRead as _, BufReader, Read},
     path::Path,
     process::{Child, Command, Stdio},
@@ -10,13 +11,12 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use hostdns_probe::netns::Netns;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-use crate::{names::Seen, traced::wait_until};
+use crate::{names::Seen, place::Lab, wait_until};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
@@ -37,17 +37,17 @@ impl Subject {
             Self::TcpdumpToNull => "tcpdump -i any -w /dev/null",
             Self::TcpdumpPrints => "tcpdump -i any, printing",
             Self::Bpftrace => "bpftrace, raw tracepoint",
-            Self::Probe => "hostdns-probe tracer",
+            Self::Probe => "hostdns-probe trace",
         }
     }
 
-    fn command(self, pod_cookie: u64) -> anyhow::Result<Option<Command>> {
+    fn command(self, lab: &Lab<'_>) -> Option<Command> {
         let tcpdump = |more: &[&str]| {
             let mut command = Command::new("tcpdump");
             command.args(["-i", "any", "-n"]).args(more).args(["udp", "port", "53"]);
             command
         };
-        Ok(match self {
+        match self {
             Self::None => None,
             Self::TcpdumpToNull => Some(tcpdump(&["-w", "/dev/null"])),
             Self::TcpdumpPrints => Some(tcpdump(&[])),
@@ -57,11 +57,11 @@ impl Subject {
                 Some(command)
             }
             Self::Probe => {
-                let mut command = Command::new(std::env::current_exe()?);
-                command.args(["__trace", "--sequence", "--pod"]).arg(pod_cookie.to_string());
-                Some(command)
+                // As on a node: it finds pods, Cilium and cgroups by itself.
+                let args = [lab.probe.as_os_str(), OsStr::new("trace")];
+                Some(lab.command(false, args))
             }
-        })
+        }
     }
 
     /// What it prints when it is attached, and where.
@@ -70,7 +70,7 @@ impl Subject {
             Self::None => "",
             Self::TcpdumpToNull | Self::TcpdumpPrints => "listening on",
             Self::Bpftrace => "Attaching",
-            Self::Probe => "\"ready\"",
+            Self::Probe => "tracing DNS",
         }
     }
 }
@@ -105,13 +105,13 @@ pub(crate) struct Told {
 
 impl Running {
     /// Starts it in the node's namespace and waits until it says that it is attached.
-    pub(crate) fn start(subject: Subject, node: &Netns, pod_cookie: u64) -> anyhow::Result<Self> {
+    pub(crate) fn start(subject: Subject, lab: &Lab<'_>) -> anyhow::Result<Self> {
         let heard = Arc::new(Mutex::new(Heard::default()));
         let mut running = Self { subject, child: None, readers: Vec::new(), heard };
-        let Some(mut command) = subject.command(pod_cookie)? else { return Ok(running) };
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let Some(mut command) = subject.command(lab) else { return Ok(running) };
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child =
-            node.run(|| command.spawn())?.with_context(|| format!("{} is not installed", subject.name()))?;
+            lab.node.run(|| command.spawn())?.with_context(|| format!("{} is not installed", subject.name()))?;
         if let Some(out) = child.stdout.take() {
             running.readers.push(read(out, Arc::clone(&running.heard)));
         }
@@ -135,8 +135,10 @@ impl Running {
         Ok(running)
     }
 
+    /// The process that does the work: this project's is the child of `lab exec`.
     pub(crate) fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+        let started = self.child.as_ref().map(Child::id)?;
+        if self.subject == Subject::Probe { only_child(started) } else { Some(started) }
     }
 
     fn text(&self) -> String {
@@ -161,11 +163,9 @@ impl Running {
     }
 
     fn end(&mut self) {
+        let pid = self.pid();
         let Some(mut child) = self.child.take() else { return };
-        drop(child.stdin.take());
-        if self.subject != Subject::Probe
-            && let Ok(pid) = i32::try_from(child.id())
-        {
+        if let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
         }
         if !wait_until(Duration::from_secs(10), || child.try_wait().is_ok_and(|status| status.is_some())) {
@@ -205,15 +205,22 @@ fn read(stream: impl Read + Send + 'static, heard: Arc<Mutex<Heard>>) -> JoinHan
     })
 }
 
-/// tcpdump: `12 packets dropped by kernel`; this project's: `{"lost":12,..}`.
+/// tcpdump: `12 packets dropped by kernel`; this project's: `1200 events seen, 12 lost`.
 fn lost(text: &str) -> Option<u64> {
     text.lines().rev().find_map(|line| {
-        if let Some((count, _)) = line.split_once(" packets dropped by kernel") {
-            return count.trim().parse().ok();
-        }
-        let (_, count) = line.split_once("{\"lost\":")?;
-        count.split([',', '}']).next()?.parse().ok()
+        let count = line
+            .split_once(" packets dropped by kernel")
+            .map(|(count, _)| count)
+            .or_else(|| line.split_once(" events seen, ")?.1.strip_suffix(" lost"))?;
+        count.trim().parse().ok()
     })
+}
+
+/// The child of a process that has one (`/proc/PID/task/TID/children`, proc(5)).
+fn only_child(pid: u32) -> Option<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    children.flat_map(|text| text.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()).next()
 }
 
 /// Resident memory of a process now and at its highest, in KiB.
@@ -240,7 +247,7 @@ mod tests {
     fn losses_are_read_from_what_the_tools_say() {
         let tcpdump = "14 packets captured\n28 packets received by filter\n3 packets dropped by kernel\n";
         assert_eq!(lost(tcpdump), Some(3));
-        assert_eq!(lost("{\"ready\":1}\n{\"lost\":7,\"seen\":9}\nq0000001\n"), Some(7));
+        assert_eq!(lost("\n3 transactions in 1.0 s: 3 answered\n  21 events seen, 7 lost\n"), Some(7));
         assert_eq!(lost("nothing"), None);
     }
 }

@@ -1,28 +1,20 @@
-//! The traced subject: the library's tracer in a process of its own, as `hostdns-probe trace` runs it. It tells the
-//! bench what it saw on stdout and ends when its stdin is closed.
+//! The library's tracer in a process of its own, told of every device: how long until the last one is covered. It says
+//! so on stdout and ends when its stdin is closed.
 
 use std::{
     io::{Read as _, Write as _},
     path::PathBuf,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::Context as _;
 use hostdns_probe::{
     netns,
     target::Targets,
-    trace::{
-        HookKind,
-        tracer::{Follow, InterfaceToWatch, TraceConfig, Tracer, boot_ns},
-    },
+    trace::tracer::{Follow, InterfaceToWatch, TraceConfig, Tracer},
 };
 
-use crate::names::{self, Seen};
-
-/// What the subject found out, as JSON lines: `{"ready":..}`, `{"first":..}`, `{"covered":..}`, `{"lost":..}`; the
-/// first three are boot clock nanoseconds. Before the last, one line for each number seen in a query.
-pub(crate) fn run(pods: &[String], sequence: bool) -> anyhow::Result<()> {
-    let pod_netns = pods.iter().map(|cookie| cookie.parse()).collect::<Result<_, _>>().context("a cookie")?;
+/// Says `{"covered":..}`, boot clock nanoseconds.
+pub(crate) fn run() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let interfaces = interfaces()?;
     let devices = interfaces.len();
@@ -31,12 +23,10 @@ pub(crate) fn run(pods: &[String], sequence: bool) -> anyhow::Result<()> {
         cgroup_root: cgroup_root(),
         interfaces,
         own_netns: netns::netns_cookie(),
-        pod_netns,
         follow: Follow::Listed,
         ..TraceConfig::default()
     };
     let tracer = runtime.block_on(Tracer::start(config))?;
-    say(&format!("{{\"ready\":{}}}", boot_ns()));
     for hook in tracer.hooks().iter().filter(|hook| !hook.attached) {
         eprintln!("not attached: {hook:?}");
     }
@@ -45,23 +35,12 @@ pub(crate) fn run(pods: &[String], sequence: bool) -> anyhow::Result<()> {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         let _ = closed.send(());
     });
-    let (mut seen, mut first, mut covered) = (Seen::default(), false, false);
+    let mut covered = false;
     runtime.block_on(async {
         let mut look = tokio::time::interval(Duration::from_millis(20));
         loop {
             tokio::select! {
-                event = tracer.recv() => {
-                    let Some(event) = event else { break };
-                    if !first {
-                        first = true;
-                        say(&format!("{{\"first\":{}}}", boot_ns()));
-                    }
-                    // One number a query, at its first hook: that of the socket that sent it.
-                    if event.hook == HookKind::SocketOut && let Some(dns) = &event.dns && !dns.is_response() {
-                        let name = dns.qname.as_deref().unwrap_or_default().as_bytes();
-                        if sequence { seen.scan(name.get(..8).unwrap_or_default()); }
-                    }
-                }
+                event = tracer.recv() => if event.is_none() { break },
                 _ = look.tick(), if !covered => {
                     let hooks = tracer.hooks();
                     let on: Vec<u64> =
@@ -76,15 +55,6 @@ pub(crate) fn run(pods: &[String], sequence: bool) -> anyhow::Result<()> {
             }
         }
     });
-    let mut lines = String::new();
-    for number in seen.iter() {
-        lines.push_str(&names::label(number));
-        lines.push('\n');
-    }
-    say(lines.trim_end());
-    // After the numbers, however many: the reader keeps the end of what it hears.
-    let (own, other) = (tracer.counts(), tracer.other_counts());
-    say(&format!("{{\"lost\":{},\"seen\":{}}}", own.lost + other.lost, own.seen + other.seen));
     // What is attached ends with the process; waiting for it belongs to no measure.
     std::process::exit(0);
 }
@@ -119,16 +89,4 @@ fn interfaces() -> anyhow::Result<Vec<InterfaceToWatch>> {
         .collect();
     interfaces.sort_by_key(|interface| !interface.needed);
     Ok(interfaces)
-}
-
-/// Waits until `done`, for `limit` at most.
-pub(crate) fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
-    let began = Instant::now();
-    while began.elapsed() < limit {
-        if done() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    done()
 }

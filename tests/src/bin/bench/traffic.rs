@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use hostdns_probe::netns::Netns;
 
 use crate::{
     Plan,
     bpf::{Objects, Runs},
+    floor::Floor,
     load::{Client, Responder, Sent},
     place::{self, Lab},
     report::Report,
@@ -20,7 +20,6 @@ const RATES: [u32; 4] = [1_000, 5_000, 10_000, 20_000];
 
 struct Bench<'a> {
     lab: &'a Lab<'a>,
-    cookie: u64,
     client: Client,
     other: Client,
     _responders: [Responder; 2],
@@ -32,7 +31,6 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let server = place::server()?;
     let foreign = std::net::SocketAddr::new(server.ip(), place::OTHER_PORT);
     let bench = Bench {
-        cookie: lab.pod.id()?.cookie,
         _responders: [Responder::start(&lab.node, server)?, Responder::start(&lab.node, foreign)?],
         client: Client::new(&lab.pod, server)?,
         other: Client::new(&lab.pod, foreign)?,
@@ -44,12 +42,6 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     );
     side_by_side(&bench, plan, report)?;
     hook_cost(&bench, plan, report)
-}
-
-impl Bench<'_> {
-    const fn node(&self) -> &Netns {
-        &self.lab.node
-    }
 }
 
 #[derive(Default)]
@@ -106,7 +98,7 @@ fn one_round(
     rates: &[u32],
     measured: &mut Measured,
 ) -> anyhow::Result<()> {
-    let running = Running::start(subject, bench.node(), bench.cookie)?;
+    let running = Running::start(subject, bench.lab)?;
     bench.client.round_trips(20)?;
     let times = bench.client.round_trips(plan.round_trips)?;
     measured.round_trip.extend(stats::percentile(&times, 0.5));
@@ -204,8 +196,11 @@ fn hook_cost(bench: &Bench<'_>, plan: &Plan, report: &mut Report) -> anyhow::Res
             return Ok(());
         }
     };
-    let running = Running::start(Subject::Probe, bench.node(), bench.cookie)?;
-    let pid = running.pid().context("the tracer runs")?;
+    let floor = floor(bench, plan)?;
+    report.add("hooks", ("an empty program: the clock reads of the statistics", "none"), (&floor, "ns"), None, "");
+    let floor = stats::percentile(&floor, 0.5).unwrap_or_default();
+    let running = Running::start(Subject::Probe, bench.lab)?;
+    let pid = running.pid().context("the traced subject has ended")?;
     // The devices' hooks that nobody waits for come a moment later.
     std::thread::sleep(Duration::from_millis(500));
     let (mut foreign, mut foreign_sockets, mut matching, mut transaction, mut tracepoints) =
@@ -239,13 +234,31 @@ fn hook_cost(bench: &Bench<'_>, plan: &Plan, report: &mut Report) -> anyhow::Res
     let add = |report: &mut Report, what: &str, values: &[f64], unit, goal| {
         report.add("hooks", (what, name), (values, unit), goal, "");
     };
-    add(report, "device hook, packet that does not match", &foreign, "ns", Some(40.0));
-    add(report, "socket hook, packet that does not match", &foreign_sockets, "ns", Some(40.0));
-    add(report, "hook, packet that matches", &matching, "ns", Some(400.0));
+    let mut hook = |what: &str, values: &[f64], goal| {
+        let above: Vec<f64> = values.iter().map(|value| value - floor).collect();
+        add(report, &format!("{what}, as the statistics show it"), values, "ns", None);
+        add(report, &format!("{what}, above an empty program"), &above, "ns", Some(goal));
+    };
+    hook("device hook, packet that does not match", &foreign, 40.0);
+    hook("socket hook, packet that does not match", &foreign_sockets, 40.0);
+    hook("hook, packet that matches", &matching, 400.0);
     add(report, "all hooks, one transaction", &transaction, "us", Some(5.0));
     add(report, "runs of hooks in one transaction", &sightings, "", None);
     add(report, "tracepoint, mean of all packets", &tracepoints, "ns", None);
     Ok(())
+}
+
+/// Nanoseconds that the statistics show for a program that does nothing, on the same way at the same load.
+fn floor(bench: &Bench<'_>, plan: &Plan) -> anyhow::Result<Vec<f64>> {
+    let _floor = Floor::attach(&bench.lab.node)?;
+    let own = std::process::id();
+    let mut means = Vec::new();
+    for _ in 0..plan.hook_rounds {
+        let before = Objects::of(own)?;
+        bench.other.round_trips(plan.round_trips)?;
+        means.extend(mean(Objects::of(own)?.devices().since(before.devices())));
+    }
+    Ok(means)
 }
 
 fn mean(runs: Runs) -> Option<f64> {
