@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 
 mod bpf;
+mod covered;
 mod floor;
 mod load;
 mod names;
@@ -19,7 +20,6 @@ mod report;
 mod start;
 mod stats;
 mod subjects;
-mod traced;
 mod traffic;
 mod verdict;
 
@@ -116,7 +116,7 @@ impl Plan {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
-        Some(Hidden::Trace) => traced::run(),
+        Some(Hidden::Trace) => covered::run(),
         None => bench(&cli.options),
     };
     if let Err(error) = outcome {

@@ -2,22 +2,23 @@
 
 use std::{
     ffi::OsStr,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
     process::{Command, Output, Stdio},
 };
 
 use anyhow::{Context as _, bail};
-use hostdns_probe::netns::Netns;
+use hostdns_probe::{lab::topology::NODE_V4, netns::Netns};
 
 /// The address and port under test in every place.
 pub(crate) const SERVER: &str = "169.254.116.108:53";
-/// A port on the same way that no tracer follows.
-pub(crate) const OTHER_PORT: u16 = 5399;
 
 pub(crate) fn server() -> anyhow::Result<SocketAddr> {
     SERVER.parse().context("the address under test")
 }
+
+/// The node's own address: what goes there takes the same way, and no tracer follows it.
+pub(crate) const OTHER_SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(NODE_V4), 5399);
 
 /// A standing lab; it goes away with its guard.
 pub(crate) struct Lab<'a> {
