@@ -86,7 +86,7 @@ mod tests {
         let mut seen = Seen::default();
         seen.scan(b"IP 10.0.0.2.4000 > 10.0.0.1.53: 57+ A? q0000057.bench.test. (38)\n");
         seen.scan(b"\\x01\\x08q0000058\\x05bench\n q00x0059 q000006");
-        assert_eq!(seen.iter().collect::<Vec<_>>(), [57, 58]);
+        assert_eq!((0..100).filter(|number| seen.contains(*number)).collect::<Vec<_>>(), [57, 58]);
         assert_eq!(seen.count(0..58), 1);
     }
 
@@ -97,7 +97,7 @@ mod tests {
             let mut rest = seen.scan(&text[..cut]).to_vec();
             rest.extend_from_slice(&text[cut..]);
             seen.scan(&rest);
-            assert_eq!(seen.iter().collect::<Vec<_>>(), [1, 2]);
+            assert_eq!((0..100).filter(|number| seen.contains(*number)).collect::<Vec<_>>(), [1, 2]);
             seen = Seen::default();
         }
     }
