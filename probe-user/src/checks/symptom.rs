@@ -42,6 +42,11 @@ pub(super) fn finding(case: &Case<'_>, code: Code, outcomes: &[Outcome<'_>], tit
     Some(Finding::new(code, severity(case, outcomes), title).evidences(evidence(outcomes)))
 }
 
+/// The finding on every outcome that looks like this code, if there are any.
+pub(super) fn shown(case: &Case<'_>, code: Code, title: &str) -> Vec<Finding> {
+    Vec::from_iter(finding(case, code, &showing(case, code), title))
+}
+
 /// The same for a root: first what explains it, then the queries that show it.
 pub(super) fn root(
     case: &Case<'_>,

@@ -15,8 +15,7 @@ or a Cilium L7 policy does with port 53.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {
-    let hit = symptom::showing(case, Code::MalformedAnswer);
-    symptom::finding(case, Code::MalformedAnswer, &hit, "What comes back is not a DNS message.").into_iter().collect()
+    symptom::shown(case, Code::MalformedAnswer, "What comes back is not a DNS message.")
 }
 
 #[cfg(test)]

@@ -15,8 +15,7 @@ Fix: the one of the root: HDP103 (nobody listens), HDP104 (one transport or addr
 "#;
 
 fn run(case: &Case<'_>) -> Vec<Finding> {
-    let hit = symptom::showing(case, Code::PortUnreachable);
-    symptom::finding(case, Code::PortUnreachable, &hit, "The node refuses the query.").into_iter().collect()
+    symptom::shown(case, Code::PortUnreachable, "The node refuses the query.")
 }
 
 #[cfg(test)]

@@ -19,10 +19,7 @@ run `cilium-dbg monitor -t drop` while you repeat the query.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {
-    let hit = symptom::showing(case, Code::QueryDropped);
-    symptom::finding(case, Code::QueryDropped, &hit, "The query is dropped on its way to the server.")
-        .into_iter()
-        .collect()
+    symptom::shown(case, Code::QueryDropped, "The query is dropped on its way to the server.")
 }
 
 #[cfg(test)]

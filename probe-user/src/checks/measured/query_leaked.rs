@@ -16,8 +16,7 @@ the node), HDP106 (no local route). Without a root, see `ip route get ADDRESS` o
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {
-    let hit = symptom::showing(case, Code::QueryLeaked);
-    symptom::finding(case, Code::QueryLeaked, &hit, "Queries to the node leave it.").into_iter().collect()
+    symptom::shown(case, Code::QueryLeaked, "Queries to the node leave it.")
 }
 
 #[cfg(test)]

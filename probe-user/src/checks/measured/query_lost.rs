@@ -16,8 +16,7 @@ Fix: HDP107 if rp_filter is strict on the pod's device. Else follow it with `hos
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {
-    let hit = symptom::showing(case, Code::QueryLost);
-    symptom::finding(case, Code::QueryLost, &hit, "The query vanishes on its way to the server.").into_iter().collect()
+    symptom::shown(case, Code::QueryLost, "The query vanishes on its way to the server.")
 }
 
 #[cfg(test)]

@@ -16,15 +16,12 @@ route back to the pod (`ip route get POD-IP from ADDRESS`), or a peer device tha
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {
-    let hit = symptom::showing(case, Code::ReplyLost);
     let look = Remedy::new("Find what takes the answer between its last sighting and the pod.")
         .step("from the node: ip route get POD-IP from ADDRESS   (must name the device it was last seen at)")
         .step("from the node: tc -s qdisc show dev DEVICE   (a queue that only grows, or drops)")
         .step("from the node: bpftool net show dev DEVICE   (a program that is not Cilium's)");
-    symptom::finding(case, Code::ReplyLost, &hit, "The server answers, but the answer is lost on its way back.")
-        .map(|finding| finding.remedies([look]))
-        .into_iter()
-        .collect()
+    let found = symptom::shown(case, Code::ReplyLost, "The server answers, but the answer is lost on its way back.");
+    found.into_iter().map(|finding| finding.remedies([look.clone()])).collect()
 }
 
 #[cfg(test)]
