@@ -74,6 +74,8 @@ pub enum Command {
     Wait,
     /// Render a saved JSON report again, in another format
     Report(commands::report::ReportArgs),
+    /// Compare two saved reports: what an upgrade changed, and whether something broke
+    Diff(commands::diff::DiffArgs),
     /// Print a completion script for a shell
     Completions(commands::completions::CompletionsArgs),
     /// Print the manual page, or write all of them into a directory

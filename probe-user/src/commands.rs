@@ -3,6 +3,7 @@
 #[cfg(all(feature = "probe", target_os = "linux"))]
 pub mod check;
 pub mod completions;
+pub mod diff;
 pub mod explain;
 #[cfg(all(feature = "probe", target_os = "linux"))]
 pub mod lab;
@@ -10,6 +11,7 @@ pub mod man;
 #[cfg(all(feature = "probe", target_os = "linux"))]
 pub mod query;
 pub mod report;
+pub mod saved;
 pub mod schema;
 #[cfg(all(feature = "probe", target_os = "linux"))]
 pub mod trace;
@@ -82,6 +84,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Exit::Ok
         }
         Command::Report(args) => report::run(&args, global)?,
+        Command::Diff(args) => diff::run(&args, global)?,
         Command::Completions(args) => completions::run(&args, global)?,
         Command::Man(args) => man::run(&args, global)?,
         Command::Schema(args) => schema::run(&args, global)?,
@@ -96,6 +99,9 @@ pub fn explain_failure(error: anyhow::Error) -> ExitCode {
     eprintln!("hostdns-probe: {}", chain(&error));
     #[cfg(all(feature = "probe", target_os = "linux"))]
     if error.downcast_ref().is_some_and(crate::lab::Error::is_wrong_usage) {
+        return Exit::Usage.into();
+    }
+    if error.is::<diff::TwiceStdin>() {
         return Exit::Usage.into();
     }
     Exit::Unknown.into()

@@ -9,6 +9,7 @@ pub mod check;
 pub mod checks;
 pub mod cli;
 pub mod commands;
+pub mod diff;
 pub mod ended;
 pub mod facts;
 #[cfg(all(feature = "probe", target_os = "linux"))]

@@ -4,6 +4,7 @@
 pub mod cilium;
 pub mod node;
 pub mod version;
+pub mod what_if;
 
 use std::net::SocketAddr;
 

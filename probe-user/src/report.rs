@@ -19,6 +19,7 @@ use crate::{
     ended::{Direction, Ended},
     facts::Facts,
     query::Query,
+    target::{DNS_PORT, Targets},
     trace::{EventCounts, Hook, PacketTrace},
 };
 
@@ -60,6 +61,16 @@ pub struct Report {
     pub findings: Vec<Finding>,
     pub prediction: Prediction,
     pub verdict: Verdict,
+}
+
+impl Report {
+    /// What was under test. A saved report is somebody's text: what is no address in it is left out.
+    #[must_use]
+    pub fn target_sockets(&self) -> Targets {
+        let sockets: Vec<std::net::SocketAddr> = self.targets.iter().filter_map(|target| target.parse().ok()).collect();
+        let port = sockets.first().map_or(DNS_PORT, std::net::SocketAddr::port);
+        Targets { addresses: sockets.iter().map(std::net::SocketAddr::ip).collect(), port }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

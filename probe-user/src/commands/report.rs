@@ -1,19 +1,13 @@
 //! `hostdns-probe report`: a saved JSON report, rendered again.
 
-use std::{
-    fs,
-    io::{self, Read as _},
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::Args;
 
 use crate::{
     cli::{Global, args::OutputArgs},
-    commands::Exit,
+    commands::{Exit, saved},
     printer,
-    report::saved,
 };
 
 #[derive(Args, Clone, Debug)]
@@ -36,18 +30,7 @@ Exit codes: 0 rendered (whatever the report's verdict), 2 not a readable report,
 /// # Errors
 /// The file cannot be read, or is no report of a version known here.
 pub fn run(args: &ReportArgs, global: &Global) -> anyhow::Result<Exit> {
-    let name = if args.file == Path::new("-") { "stdin".to_owned() } else { args.file.display().to_string() };
-    let text = read(&args.file).with_context(|| format!("cannot read {name}"))?;
-    let report = saved::parse(&text).with_context(|| format!("{name} is not a report that can be rendered"))?;
+    let report = saved::read(&args.file)?;
     printer::print_report(&report, &args.output, global)?;
     Ok(Exit::Ok)
-}
-
-fn read(path: &Path) -> io::Result<String> {
-    if path != Path::new("-") {
-        return fs::read_to_string(path);
-    }
-    let mut text = String::new();
-    io::stdin().lock().read_to_string(&mut text)?;
-    Ok(text)
 }

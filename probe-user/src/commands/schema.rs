@@ -34,6 +34,7 @@ const SCHEMAS: &[Entry] = &[
     (super::query::SCHEMA, || schema_for!(super::query::QueryReport)),
     #[cfg(all(feature = "probe", target_os = "linux"))]
     (crate::lab::matrix::SCHEMA, || schema_for!(crate::lab::matrix::Matrix)),
+    (crate::diff::SCHEMA, || schema_for!(crate::diff::Diff)),
     (transaction::SCHEMA, || schema_for!(transaction::Transaction)),
 ];
 

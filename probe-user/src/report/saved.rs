@@ -13,8 +13,8 @@ pub enum Error {
     NoSchema,
     #[error("its schema is {found:?}, and this version reads {SCHEMA}; use the version that wrote it, or a newer one")]
     OtherSchema { found: String },
-    #[error("not a complete {SCHEMA}: {0}")]
-    Incomplete(serde_json::Error),
+    #[error("not a complete {SCHEMA}: at {path}: {source}")]
+    Incomplete { path: String, source: serde_json::Error },
 }
 
 #[derive(Deserialize)]
@@ -25,7 +25,7 @@ struct Head {
 /// Reads a report of the version known here. Members it does not know are ignored: v1 only grows.
 ///
 /// # Errors
-/// It is not JSON, of another schema, or lacks something; the message names line and column.
+/// It is not JSON, of another schema, or lacks something; the message names the member, the line and the column.
 pub fn parse(text: &str) -> Result<Report, Error> {
     // Some editors and shells put a byte-order mark in front.
     let text = text.trim_start_matches('\u{feff}');
@@ -36,8 +36,18 @@ pub fn parse(text: &str) -> Result<Report, Error> {
     match head.schema {
         None => Err(Error::NoSchema),
         Some(found) if found != SCHEMA => Err(Error::OtherSchema { found }),
-        Some(_) => serde_json::from_str(text).map_err(Error::Incomplete),
+        Some(_) => read(text),
     }
+}
+
+fn read(text: &str) -> Result<Report, Error> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        // The report itself, where a member of it is missing.
+        let path = if path == "." { "the top".to_owned() } else { path };
+        Error::Incomplete { path, source: error.into_inner() }
+    })
 }
 
 #[cfg(test)]
@@ -92,6 +102,12 @@ mod tests {
         assert!(cut.contains("line") && cut.contains("column"), "{cut}");
         let wrong = whole.replacen("\"duration_ms\": 710", "\"duration_ms\": \"soon\"", 1);
         let wrong = parse(&wrong).expect_err("not a number").to_string();
-        assert!(wrong.contains("line 8 column"), "{wrong}");
+        assert!(wrong.contains("at duration_ms: ") && wrong.contains("line 8 column"), "{wrong}");
+        let deep = whole.replacen("\"ended\": \"leaked\"", "\"ended\": \"gone\"", 1);
+        let deep = parse(&deep).expect_err("no such end").to_string();
+        assert!(deep.contains("at queries[0].ended: ") && deep.contains("line"), "{deep}");
+        let without = whole.replacen("\"verdict\":", "\"judgement\":", 1);
+        let without = parse(&without).expect_err("no verdict").to_string();
+        assert!(without.contains("at the top: ") && without.contains("verdict"), "{without}");
     }
 }

@@ -1,0 +1,68 @@
+//! Which of the changes did it, by the model: each is made alone to the node as it was, and predicted again.
+
+use super::Culprit;
+use crate::{
+    facts::{Fact, Facts},
+    predict::{
+        predict,
+        what_if::{self, Change},
+    },
+    report::{Prediction, Report, Status},
+};
+
+/// Nothing where the prediction is the same, or one of them is unknown.
+pub(super) fn find(before: &Report, after: &Report) -> Vec<Culprit> {
+    let (targets, facts) = (before.target_sockets(), &before.facts);
+    let (then, now) = (predict(facts, &targets), predict(&after.facts, &targets));
+    if then.status == Status::Unknown || now.status == Status::Unknown || is_same(&then, &now) {
+        return Vec::new();
+    }
+    between(facts, &after.facts)
+        .into_iter()
+        .filter_map(|change| {
+            let alone = what_if::after(facts, &targets, std::slice::from_ref(&change));
+            is_same(&alone, &now).then(|| Culprit {
+                what: change.key().to_owned(),
+                before: what_if::now(facts, &targets, &change).unwrap_or_else(|| "unknown".to_owned()),
+                after: what_if::now(&after.facts, &targets, &change).unwrap_or_else(|| "unknown".to_owned()),
+                because: alone.because.into_iter().filter(|step| !then.because.contains(step)).collect(),
+            })
+        })
+        .collect()
+}
+
+fn is_same(one: &Prediction, other: &Prediction) -> bool {
+    (one.status, one.ended, &one.cause) == (other.status, other.ended, &other.cause)
+}
+
+/// Settings that are known both times and differ.
+fn between(before: &Facts, after: &Facts) -> Vec<Change> {
+    let (old, new) = (&before.cilium, &after.cilium);
+    let legacy = |facts: &bool| if *facts { crate::facts::HostRouting::Legacy } else { crate::facts::HostRouting::Bpf };
+    let replaced = |mode: &String| !mode.eq_ignore_ascii_case("false");
+    let addresses = changed(&before.network.addresses, &after.network.addresses)
+        .zip(after.network.routes.get())
+        .map(|(addresses, routes)| Change::Addresses(addresses.clone(), routes.clone()));
+    [
+        changed(&old.version, &new.version).cloned().map(Change::CiliumVersion),
+        changed(&old.legacy_routing_configured, &new.legacy_routing_configured).map(legacy).map(Change::HostRouting),
+        changed(&old.masquerade, &new.masquerade).copied().map(Change::Masquerade),
+        changed(&old.kube_proxy_replacement, &new.kube_proxy_replacement)
+            .map(replaced)
+            .map(Change::KubeProxyReplacement),
+        changed(&old.routing_mode, &new.routing_mode).copied().map(Change::RoutingMode),
+        changed(&old.devices, &new.devices).cloned().map(Change::Devices),
+        changed(&old.endpoint_routes, &new.endpoint_routes).copied().map(Change::EndpointRoutes),
+        changed(&old.address_scope_max, &new.address_scope_max).copied().map(Change::AddressScopeMax),
+        changed(&old.exclude_local_addresses, &new.exclude_local_addresses).cloned().map(Change::ExcludeLocalAddress),
+        addresses,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The value after, where it is another one.
+fn changed<'a, T: PartialEq>(before: &Fact<T>, after: &'a Fact<T>) -> Option<&'a T> {
+    after.get().filter(|new| before.get().is_some_and(|old| old != *new))
+}

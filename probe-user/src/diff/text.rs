@@ -1,0 +1,151 @@
+//! A diff for a terminal.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+
+use super::{Diff, Latency, Outcome, latency::Judged, word::said};
+use crate::{
+    checks::{Finding, Severity},
+    report::{Options, Prediction, Status, escape, view},
+};
+
+/// # Errors
+/// `out` cannot be written.
+pub fn render(diff: &Diff, options: &Options, out: &mut dyn Write) -> io::Result<()> {
+    let style = if options.color { style(diff.outcome) } else { Style::new() };
+    writeln!(out, "{style}{}{style:#}  {}", diff.outcome.heading(), line(&diff.summary))?;
+    for (word, side) in [("before", &diff.before), ("after ", &diff.after)] {
+        let (verdict, node) = (said(&side.verdict), &side.node);
+        writeln!(out, "  {word}  {}", line(&format!("{}  {node}  {verdict}  {}", side.taken_at, side.name)))?;
+    }
+    section("Note", diff.caveats.iter().cloned(), out)?;
+    section("Fails now", diff.regressions.iter().cloned(), out)?;
+    section("Worse", diff.warnings.iter().cloned(), out)?;
+    section("What did it, by the model", culprits(diff), out)?;
+    section("Changed", changes(diff, options.verbose), out)?;
+    section("Prediction", prediction(diff).into_iter(), out)?;
+    section("Queries that end otherwise", ways(diff), out)?;
+    section("Latency", latencies(diff, options.verbose), out)?;
+    section("New findings", diff.findings.new.iter().map(finding), out)?;
+    section("Gone findings", diff.findings.gone.iter().map(finding), out)?;
+    let next = diff.findings.new.iter().find(|finding| Some(&finding.code) == diff.after.verdict.cause.as_ref());
+    if let Some(cause) = next {
+        writeln!(out, "\n  `hostdns-probe explain {}` tells why; the second report has the fixes.", line(&cause.code))?;
+    }
+    Ok(())
+}
+
+fn section(title: &str, lines: impl Iterator<Item = String>, out: &mut dyn Write) -> io::Result<()> {
+    for (n, text) in lines.enumerate() {
+        if n == 0 {
+            writeln!(out, "\n  {title}")?;
+        }
+        writeln!(out, "    {}", line(&text))?;
+    }
+    Ok(())
+}
+
+fn line(text: &str) -> std::borrow::Cow<'_, str> {
+    escape::line(text)
+}
+
+const fn style(outcome: Outcome) -> Style {
+    let color = match outcome {
+        Outcome::Regression | Outcome::BrokenOtherwise | Outcome::StillBroken => AnsiColor::Red,
+        Outcome::Degraded | Outcome::Unknown => AnsiColor::Yellow,
+        Outcome::Fixed | Outcome::Changed | Outcome::Unchanged => AnsiColor::Green,
+    };
+    color.on_default().bold()
+}
+
+pub(super) fn culprits(diff: &Diff) -> impl Iterator<Item = String> + '_ {
+    diff.culprits.iter().flat_map(|culprit| {
+        let head =
+            format!("{}: {} → {}. This alone turns the prediction.", culprit.what, culprit.before, culprit.after);
+        std::iter::once(head).chain(culprit.because.iter().map(|step| format!("  {step}")))
+    })
+}
+
+/// What became known or unknown is of use only to who looks closely.
+pub(super) fn changes(diff: &Diff, all: bool) -> impl Iterator<Item = String> + '_ {
+    let known = move |change: &&super::Changed| all || (change.before.is_some() && change.after.is_some());
+    let shown = diff.changes.iter().filter(known);
+    let width = diff.changes.iter().filter(known).map(|change| change.what.chars().count()).max().unwrap_or(0);
+    shown.map(move |change| {
+        let value = |value: &Option<String>| match value.as_deref() {
+            None => "not known".to_owned(),
+            Some("") => "nothing".to_owned(),
+            Some(value) => value.to_owned(),
+        };
+        let why = change.why.as_ref().map(|why| format!("  ({why})")).unwrap_or_default();
+        format!("{:width$}  {} → {}{why}", change.what, value(&change.before), value(&change.after))
+    })
+}
+
+/// None where both times the same was predicted.
+pub(super) fn prediction(diff: &Diff) -> Option<String> {
+    let say = |prediction: &Prediction| match (prediction.status, prediction.ended) {
+        (Status::Unknown, _) => {
+            let why = prediction.because.last().map(|why| format!(" ({why})")).unwrap_or_default();
+            format!("unknown{why}")
+        }
+        (status, None) => status.as_str().to_owned(),
+        (_, Some(ended)) => {
+            let cause = prediction.cause.as_ref().map(|code| format!(" ({code})")).unwrap_or_default();
+            format!("{ended}{cause}")
+        }
+    };
+    let (before, after) = (say(&diff.before.prediction), say(&diff.after.prediction));
+    (before != after).then(|| format!("{before} → {after}"))
+}
+
+/// Those that are not told as regressions.
+pub(super) fn ways(diff: &Diff) -> impl Iterator<Item = String> + '_ {
+    diff.ways.iter().filter(|way| !way.broke()).map(ToString::to_string)
+}
+
+/// Where nothing could be told, only who looks closely wants to know.
+pub(super) fn latencies(diff: &Diff, all: bool) -> impl Iterator<Item = String> + '_ {
+    diff.latency.iter().filter(move |one| all || one.judged != Judged::TooFew).map(latency)
+}
+
+/// `from pods to 169.254.116.108:53`.
+pub(super) fn way(latency: &Latency) -> String {
+    format!("from {} to {}", latency.path.as_str(), latency.address)
+}
+
+fn latency(latency: &Latency) -> String {
+    let ms = view::duration;
+    let (old, new) = (&latency.before, &latency.after);
+    let verdict = match latency.judged {
+        Judged::WithinNoise => "within noise",
+        Judged::Slower => "slower, beyond noise",
+        Judged::Faster => "faster, beyond noise",
+        Judged::TooFew => "too few answers to tell noise from change",
+    };
+    format!(
+        "{}: p50 {} → {}, {verdict} ({}: p = {}, alpha = {}, {} and {} answers)",
+        way(latency),
+        ms(old.p50_us),
+        ms(new.p50_us),
+        latency.test,
+        chance(latency.p),
+        latency.alpha,
+        old.answered,
+        new.answered,
+    )
+}
+
+fn chance(p: f64) -> String {
+    if p < 0.001 { "below 0.001".to_owned() } else { format!("{p:.3}") }
+}
+
+fn finding(finding: &Finding) -> String {
+    let severity = match finding.severity {
+        Severity::Fail => "fail",
+        Severity::Warn => "warn",
+        Severity::Info => "info",
+    };
+    format!("{severity}  {} {}  {}", finding.code, finding.slug, finding.title)
+}

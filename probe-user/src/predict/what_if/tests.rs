@@ -1,0 +1,137 @@
+use super::*;
+use crate::{
+    checks::testing::{HOST_DNS, address, facts, hide, known},
+    ended::Ended,
+};
+
+fn change(text: &str) -> Change {
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn ended(facts: &Facts, changes: &[&str]) -> Option<Ended> {
+    let changes: Vec<_> = changes.iter().map(|text| change(text)).collect();
+    after(facts, &Targets::default(), &changes).ended
+}
+
+#[test]
+fn each_key_of_a_broken_node() {
+    let mut broken = facts();
+    hide(&mut broken);
+    assert_eq!(ended(&broken, &[]), Some(Ended::Leaked));
+    for (text, expected) in [
+        ("cilium-version=1.18.2", Some(Ended::Leaked)),
+        ("cilium-version=1.20.0", None),
+        ("host-routing=legacy", Some(Ended::Answered)),
+        ("masquerade=iptables", Some(Ended::Answered)),
+        ("masquerade=disabled", Some(Ended::Leaked)),
+        ("kube-proxy-replacement=false", Some(Ended::Answered)),
+        ("routing-mode=tunnel", Some(Ended::Leaked)),
+        ("devices=2", Some(Ended::Dropped)),
+        ("devices=eth0,eth1", Some(Ended::Dropped)),
+        ("endpoint-routes=true", Some(Ended::Dropped)),
+        ("local-max-addr-scope=254", Some(Ended::Answered)),
+        ("local-max-addr-scope=host", Some(Ended::Answered)),
+        ("lo-scope=global", Some(Ended::Answered)),
+        ("lo-scope=link", Some(Ended::Leaked)),
+        ("forward=false", None),
+        ("forward=true", Some(Ended::Leaked)),
+    ] {
+        assert_eq!(ended(&broken, &[text]), expected, "{text}");
+    }
+}
+
+#[test]
+fn each_key_of_a_healthy_node() {
+    for (text, expected) in [
+        ("lo-scope=host", Ended::Leaked),
+        ("lo-scope=absent", Ended::Leaked),
+        ("exclude-local-address=169.254.0.0/16", Ended::Leaked),
+        ("cilium-version=1.16.0", Ended::Leaked),
+        ("cilium-version=1.16.1", Ended::Answered),
+        ("devices=3", Ended::Answered),
+    ] {
+        assert_eq!(ended(&facts(), &[text]), Some(expected), "{text}");
+    }
+}
+
+#[test]
+fn changes_add_up() {
+    let mut broken = facts();
+    hide(&mut broken);
+    assert_eq!(ended(&broken, &["cilium-version=1.19.0-pre.0", "devices=2"]), Some(Ended::Answered));
+    assert_eq!(ended(&broken, &["cilium-version=1.16.4", "routing-mode=tunnel"]), Some(Ended::Answered));
+    assert_eq!(ended(&broken, &["masquerade=iptables", "masquerade=bpf"]), Some(Ended::Leaked));
+}
+
+#[test]
+fn switched_off_is_healthy_and_said_to_be_unused() {
+    let off = after(&facts(), &Targets::default(), &[change("forward=false")]);
+    assert_eq!((off.status, off.ended), (Status::Pass, None));
+    assert!(off.because[0].contains("nobody needs the address"), "{:?}", off.because);
+}
+
+#[test]
+fn switched_on_serves_an_address_that_was_not_there() {
+    let mut without = facts();
+    without.network.addresses = known(vec![address("eth0", "192.0.2.7".parse().unwrap(), 0)]);
+    without.network.routes = known(vec![crate::checks::testing::default_route()]);
+    without.listeners = known(Vec::new());
+    let on = after(&without, &Targets::default(), &[change("forward=true")]);
+    assert_eq!((on.ended, on.cause.as_deref()), (Some(Ended::Leaked), Some("HDP201")), "{:?}", on.because);
+    let both = after(&without, &Targets::default(), &[change("forward=true"), change("host-routing=legacy")]);
+    assert_eq!(both.status, Status::Pass, "{:?}", both.because);
+}
+
+#[test]
+fn what_is_not_known_is_not_guessed() {
+    let mut unknown = facts();
+    hide(&mut unknown);
+    unknown.cilium.masquerade = Fact::default();
+    assert_eq!(ended(&unknown, &["host-routing=bpf"]), None);
+    assert_eq!(ended(&unknown, &["host-routing=legacy"]), Some(Ended::Answered));
+}
+
+#[test]
+fn what_is_now() {
+    let targets = Targets::default();
+    let mut facts = facts();
+    hide(&mut facts);
+    for (text, expected) in [
+        ("cilium-version=1.16.5", Some("1.18.1")),
+        ("lo-scope=global", Some("lo host")),
+        ("masquerade=iptables", Some("bpf")),
+        ("devices=2", Some("eth0")),
+        ("forward=true", None),
+    ] {
+        assert_eq!(now(&facts, &targets, &change(text)).as_deref(), expected, "{text}");
+    }
+    facts.network.addresses = known(Vec::new());
+    assert_eq!(now(&facts, &targets, &change("lo-scope=global")).as_deref(), Some("absent"));
+    assert!(node::is_absent(&facts, HOST_DNS));
+}
+
+#[test]
+fn nonsense_is_refused_with_what_would_do() {
+    for (text, part) in [
+        ("cilium-version", "KEY=VALUE"),
+        ("color=blue", "cilium-version, host-routing"),
+        ("host-routing=fast", "bpf or legacy"),
+        ("cilium-version=latest", "a release"),
+        ("lo-scope=300", "absent"),
+        ("devices=", "how many"),
+        ("devices=200", "how many"),
+        ("forward=maybe", "true or false"),
+    ] {
+        let said = text.parse::<Change>().expect_err(text).to_string();
+        assert!(said.contains(part), "{text}: {said}");
+    }
+}
+
+#[test]
+fn every_key_reads_and_names_itself() {
+    let examples = ["1.18.1", "bpf", "iptables", "tunnel", "2", "true", "false", "254", "10.0.0.0/8", "global", "true"];
+    assert_eq!(examples.len(), KEYS.len());
+    for ((key, _), value) in KEYS.iter().zip(examples) {
+        assert_eq!(change(&format!("{key}={value}")).key(), *key);
+    }
+}
