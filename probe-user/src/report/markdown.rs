@@ -82,7 +82,7 @@ fn fixes(cause: &Finding, out: &mut dyn Write) -> io::Result<()> {
     for (n, Remedy { title, steps, patch, variants, caution }) in cause.remedies.iter().enumerate() {
         writeln!(out, "{}. {}\n", n + 1, escape::markdown(title))?;
         for step in steps {
-            writeln!(out, "   - {}", escape::markdown(step))?;
+            writeln!(out, "   - {}", instruction(step))?;
         }
         if !steps.is_empty() {
             writeln!(out)?;
@@ -99,6 +99,18 @@ fn fixes(cause: &Finding, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A step that is a command is shown as one; three spaces part it from what is said of it.
+fn instruction(step: &str) -> String {
+    const COMMANDS: [&str; 7] = ["helm", "hostdns-probe", "ip", "kubectl", "sudo", "sysctl", "talosctl"];
+    let (command, remark) = step.split_once("   ").unwrap_or((step, ""));
+    let is_command = command.split(' ').next().is_some_and(|first| COMMANDS.contains(&first));
+    if !is_command || command.contains('`') {
+        return escape::markdown(step);
+    }
+    let remark = if remark.is_empty() { String::new() } else { format!(" {}", escape::markdown(remark)) };
+    format!("`{}`{remark}", escape::line(command))
 }
 
 fn findings(report: &Report, out: &mut dyn Write) -> io::Result<()> {
@@ -157,6 +169,17 @@ mod tests {
     fn every_example() {
         for (name, report) in examples::all() {
             insta::assert_snapshot!(format!("markdown_{name}"), rendered(render, &report, &Options::default()));
+        }
+    }
+
+    #[test]
+    fn commands_are_shown_as_commands() {
+        for (step, shown) in [
+            ("talosctl patch --patch @lo.yaml   (every node)", "`talosctl patch --patch @lo.yaml` (every node)"),
+            ("from the node: dig @UPSTREAM example.com", "from the node: dig `@UPSTREAM` example.com"),
+            ("check again afterwards", "check again afterwards"),
+        ] {
+            assert_eq!(instruction(step), shown);
         }
     }
 
