@@ -56,13 +56,7 @@ pub async fn run(options: &Options, progress: &dyn Progress) -> Report {
     let started = Instant::now();
     let taken_at = jiff::Timestamp::now();
 
-    progress.step("gathering facts");
-    let mut options = options.clone();
-    let mut facts = facts::gather(&options.sources).await;
-    if !options.addresses_were_named && on_the_node(&facts, HOST_DNS_V6) {
-        options.sources.targets.addresses.push(HOST_DNS_V6);
-        facts = facts::gather(&options.sources).await;
-    }
+    let (mut facts, options) = gather(options, progress).await;
     // From here on the widened ones: what is asked must be followed too.
     let (options, sources, targets) = (&options, &options.sources, &options.sources.targets);
 
@@ -95,6 +89,18 @@ pub async fn run(options: &Options, progress: &dyn Progress) -> Report {
     let prediction = predict(&facts, targets);
     judge(Gathered { targets, facts, hooks: followed.hooks, queries, traces, events: followed.events, prediction })
         .stamped(taken_at, started)
+}
+
+/// What can be known without a packet, and the options with every address that is to be asked.
+pub async fn gather(options: &Options, progress: &dyn Progress) -> (Facts, Options) {
+    progress.step("gathering facts");
+    let mut options = options.clone();
+    let mut facts = facts::gather(&options.sources).await;
+    if !options.addresses_were_named && on_the_node(&facts, HOST_DNS_V6) {
+        options.sources.targets.addresses.push(HOST_DNS_V6);
+        facts = facts::gather(&options.sources).await;
+    }
+    (facts, options)
 }
 
 struct Gathered<'a> {

@@ -17,6 +17,7 @@ pub mod schema;
 pub mod trace;
 #[cfg(all(feature = "probe", target_os = "linux"))]
 pub mod wait;
+pub mod what_if;
 
 use std::process::ExitCode;
 
@@ -101,7 +102,7 @@ pub fn explain_failure(error: anyhow::Error) -> ExitCode {
     if error.downcast_ref().is_some_and(crate::lab::Error::is_wrong_usage) {
         return Exit::Usage.into();
     }
-    if error.is::<diff::TwiceStdin>() {
+    if error.is::<diff::TwiceStdin>() || error.is::<what_if::NoSuchForm>() {
         return Exit::Usage.into();
     }
     Exit::Unknown.into()

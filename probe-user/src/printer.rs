@@ -25,6 +25,8 @@ const NARROWEST: usize = 40;
 pub enum Error {
     #[error("cannot write to stdout: {0}")]
     Stdout(io::Error),
+    #[error("cannot redact this report, so nothing is written: {0}")]
+    Redact(serde_json::Error),
     #[error("cannot write {path}: {source}; name a file in a directory that exists and is writable")]
     File { path: PathBuf, source: io::Error },
 }
@@ -114,6 +116,8 @@ impl Stream {
 /// # Errors
 /// A file, or stdout, cannot be written.
 pub fn print_report(report: &Report, args: &OutputArgs, global: &Global) -> Result<(), Error> {
+    let redacted = args.redact.then(|| report::redact::redact(report)).transpose().map_err(Error::Redact)?;
+    let report = redacted.as_ref().unwrap_or(report);
     if let Some(path) = &args.junit {
         write_file(path, |out| report::junit::render(report, &Options::default(), out))?;
     }

@@ -7,9 +7,11 @@ pub mod json;
 pub mod junit;
 pub mod markdown;
 pub mod oneline;
+pub mod redact;
 pub mod saved;
 pub mod text;
 pub mod view;
+pub mod what_if;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

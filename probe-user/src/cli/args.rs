@@ -131,6 +131,9 @@ pub struct OutputArgs {
     /// Write a JUnit report to a file as well
     #[arg(long, value_name = "PATH")]
     pub junit: Option<PathBuf>,
+    /// Replace names and addresses, the same one always by the same, so that the report can be shown to strangers
+    #[arg(long)]
+    pub redact: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -12,7 +12,10 @@ use crate::{
         Global,
         args::{OutputArgs, SourceArgs, TargetArgs, VantageArg},
     },
-    commands::Exit,
+    commands::{
+        Exit,
+        what_if::{self, WhatIfArgs},
+    },
     printer,
     query::NamedVantage,
 };
@@ -40,6 +43,8 @@ pub struct CheckArgs {
     /// Follow packets on every interface of the node
     #[arg(long, help_heading = "Tracing")]
     pub all_interfaces: bool,
+    #[command(flatten)]
+    pub what_if: WhatIfArgs,
     /// Let warnings count: exit with 1 where the verdict is pass and there are any
     #[arg(long, help_heading = "Output")]
     pub strict: bool,
@@ -56,6 +61,7 @@ Examples:
   hostdns-probe check --vantage netns=/proc/4711/ns/net,name=web  ask from that process' namespace too
   hostdns-probe check --output json --output-file report.json --junit report.xml
   hostdns-probe check --host-root /host                           under `kubectl debug node`
+  hostdns-probe check --what-if cilium-version=1.18.2 --what-if lo-scope=global   before anyone changes it
 
 Exit codes: 0 healthy, 1 a problem was found, 2 could not judge, 64 wrong usage.";
 
@@ -68,6 +74,13 @@ pub fn run(args: &CheckArgs, global: &Global) -> anyhow::Result<Exit> {
         .build()
         .context("cannot start the check's threads")?;
     let progress = OnStderr { silent: global.quiet || !std::io::stderr().is_terminal() };
+    if !args.what_if.changes.is_empty() {
+        let gathered = runtime.block_on(check::gather(&options(args), &progress));
+        progress.clear();
+        let (facts, targets) = (&gathered.0, &gathered.1.sources.targets);
+        let node = facts.kernel.node_name.get().map_or("this node", |name| name.trim());
+        return what_if::run(&args.what_if, node, facts, targets, &args.output, global);
+    }
     let report = runtime.block_on(check::run(&options(args), &progress));
     progress.clear();
     // Detaching takes a while; the kernel does it when the process ends, and the verdict need not wait for it.

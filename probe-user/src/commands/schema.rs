@@ -7,7 +7,7 @@ use crate::{
     cli::Global,
     commands::Exit,
     printer::Printer,
-    report::{Report, SCHEMA},
+    report::{Report, SCHEMA, what_if},
     trace::transaction,
 };
 
@@ -35,6 +35,7 @@ const SCHEMAS: &[Entry] = &[
     #[cfg(all(feature = "probe", target_os = "linux"))]
     (crate::lab::matrix::SCHEMA, || schema_for!(crate::lab::matrix::Matrix)),
     (crate::diff::SCHEMA, || schema_for!(crate::diff::Diff)),
+    (what_if::SCHEMA, || schema_for!(what_if::WhatIf)),
     (transaction::SCHEMA, || schema_for!(transaction::Transaction)),
 ];
 

@@ -65,6 +65,22 @@ impl Change {
         }
     }
 
+    /// The value, as the user types it.
+    #[must_use]
+    pub fn value(&self) -> String {
+        match self {
+            Self::CiliumVersion(version) => version.clone(),
+            Self::HostRouting(mode) => mode.as_str().to_lowercase(),
+            Self::Masquerade(mode) => masquerade_name(*mode).to_owned(),
+            Self::RoutingMode(mode) => routing_name(*mode).to_owned(),
+            Self::Devices(list) | Self::ExcludeLocalAddress(list) => list.join(","),
+            Self::EndpointRoutes(on) | Self::KubeProxyReplacement(on) | Self::Forward(on) => on.to_string(),
+            Self::AddressScopeMax(max) => max.to_string(),
+            Self::LoScope(scope) => scope.map_or_else(|| "absent".to_owned(), scope_name),
+            Self::Addresses(addresses, _) => format!("{} addresses", addresses.len()),
+        }
+    }
+
     /// Makes the change.
     fn apply(&self, facts: &mut Facts, targets: &Targets) {
         let agent = &mut facts.cilium;

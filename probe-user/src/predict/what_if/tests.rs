@@ -132,6 +132,8 @@ fn every_key_reads_and_names_itself() {
     let examples = ["1.18.1", "bpf", "iptables", "tunnel", "2", "true", "false", "254", "10.0.0.0/8", "global", "true"];
     assert_eq!(examples.len(), KEYS.len());
     for ((key, _), value) in KEYS.iter().zip(examples) {
-        assert_eq!(change(&format!("{key}={value}")).key(), *key);
+        let change = change(&format!("{key}={value}"));
+        assert_eq!(change.key(), *key);
+        assert_eq!(format!("{key}={}", change.value()).parse(), Ok(change), "what is shown can be typed");
     }
 }
