@@ -107,6 +107,8 @@ pub struct Kernel {
     pub release: Fact<String>,
     /// PRETTY_NAME of the node's os-release.
     pub os: Fact<String>,
+    /// Talos' version, `v1.11.2`; `None`: the node does not run Talos.
+    pub talos: Fact<Option<String>>,
     /// `none`, `integrity` or `confidentiality`.
     pub lockdown: Fact<String>,
     /// Where the kernel's own BTF was found.
@@ -134,7 +136,7 @@ pub struct Network {
     pub netns: Fact<NetnsId>,
     pub links: Fact<Vec<Link>>,
     pub addresses: Fact<Vec<InterfaceAddress>>,
-    /// Routes of the `local` table to the targets, and the default routes.
+    /// Routes of any table to the targets, the default routes, and the rest of the main table, up to 200 routes.
     pub routes: Fact<Vec<Route>>,
     /// Policy rules other than the kernel's three.
     pub rules: Fact<Vec<Rule>>,
@@ -142,6 +144,18 @@ pub struct Network {
     pub rp_filter: Fact<BTreeMap<String, u8>>,
     /// `net.ipv4.ip_forward` of the node's namespace.
     pub ip_forward: Fact<bool>,
+    /// Whom the node itself asks: its /etc/resolv.conf.
+    pub resolv_conf: Fact<ResolvConf>,
+    /// Whom pods with dnsPolicy Default (CoreDNS, usually) are told to ask: the kubelet's resolvConf.
+    pub pod_resolv_conf: Fact<ResolvConf>,
+}
+
+/// A resolv.conf(5), as far as it is of interest here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ResolvConf {
+    pub nameservers: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -237,6 +251,8 @@ impl std::fmt::Display for Transport {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Firewall {
+    /// nftables' tables: `family name`. iptables-nft has its own among them.
+    pub tables: Vec<String>,
     /// Base chains that hook input (or prerouting) and may drop: `family table chain policy`.
     pub chains: Vec<FirewallChain>,
 }
@@ -263,6 +279,9 @@ pub struct Cilium {
     pub version: Fact<String>,
     /// `.cilium.state`: Ok, Warning, Failure, ...
     pub state: Fact<String>,
+    /// Where its settings were read from, what it was started with first: a directory of its process, one that was
+    /// named.
+    pub settings: Fact<Vec<String>>,
     /// Effective host routing.
     pub host_routing: Fact<HostRouting>,
     /// What the settings asked for (`enable-host-legacy-routing`): true is Legacy.

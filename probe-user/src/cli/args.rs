@@ -44,7 +44,8 @@ pub struct SourceArgs {
     /// The Cilium agent's API socket [default: /var/run/cilium/cilium.sock]
     #[arg(long, value_name = "PATH")]
     pub cilium_socket: Option<PathBuf>,
-    /// Directory with Cilium's settings, one file per key, for when the agent does not answer
+    /// Directory with Cilium's settings, one file per key (a mounted cilium-config ConfigMap). It is compared with what
+    /// the agent was started with, and stands in for an agent that does not answer
     #[arg(long, value_name = "DIR")]
     pub cilium_config_dir: Option<PathBuf>,
     /// The Cilium agent's state directory, with what it compiled [default: /var/run/cilium/state]

@@ -1,13 +1,9 @@
 //! The readers. Each is bounded in time and in what it reads, and all run at once; one that fails leaves a fact that
 //! says why.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::{DropCount, Fact, Facts};
+use super::{DropCount, Fact, Facts, Network};
 use crate::{netns::Netns, target::Targets, trace::Flow};
 
 mod agent;
@@ -25,7 +21,9 @@ mod network;
 mod pod_names;
 mod pods;
 mod processes;
+mod resolv;
 mod rtnetlink;
+mod settings;
 mod sockets;
 mod state;
 
@@ -35,7 +33,7 @@ pub struct Sources {
     pub targets: Targets,
     /// The agent's API.
     pub cilium_socket: PathBuf,
-    /// Cilium's settings as files named by their keys: a mounted ConfigMap. None: as the agent's process sees them.
+    /// Cilium's settings as files named by their keys: a mounted ConfigMap, beside those the agent's process sees.
     pub cilium_config_dir: Option<PathBuf>,
     /// The agent's state: `<endpoint id>/ep_config.h`, there or in `state` below it.
     pub cilium_state_dir: PathBuf,
@@ -66,6 +64,13 @@ impl Default for Sources {
     }
 }
 
+impl Sources {
+    /// The node's root directory: the one named, else that of process 1.
+    fn node_root(&self) -> PathBuf {
+        self.host_root.clone().unwrap_or_else(|| self.proc_root.join("1/root"))
+    }
+}
+
 /// How long a reader may take before its facts are given up. Each has shorter limits of its own; this one is for a
 /// kernel or a file system that hangs.
 const READER_LIMIT: Duration = Duration::from_secs(3);
@@ -74,36 +79,37 @@ const READER_LIMIT: Duration = Duration::from_secs(3);
 pub async fn gather(sources: &Sources) -> Facts {
     let (kernel, network, processes, firewall, cilium, agent) = tokio::join!(
         on_thread(sources, "kernel", kernel::read),
-        on_thread(sources, "network", |s| network::read(&s.proc_root, &s.targets)),
+        on_thread(sources, "network", network::read),
         on_thread(sources, "processes", of_processes),
         on_thread(sources, "firewall", |_| firewall::read()),
         on_thread(sources, "maps", of_cilium),
         agent::Agent::ask(&sources.cilium_socket),
     );
     let mut facts = Facts::default();
+    match network {
+        Ok(network) => facts.network = network,
+        Err(why) => tracing::warn!("{why}"),
+    }
     match processes {
         Ok(found) => {
+            facts.network.pod_resolv_conf = found.pod_resolv_conf;
             facts.listeners = found.listeners;
             facts.pods = found.pods;
             facts.coredns = found.coredns;
-            facts.cilium = agent.facts(found.settings.as_ref());
-            if let Some(why) = found.settings_unread {
-                note(&mut facts.cilium.legacy_routing_configured, why);
-            }
+            facts.cilium = agent.facts(&found.settings);
+            facts.cilium.settings = found.settings.fact();
         }
         Err(why) => {
-            facts.cilium = agent.facts(None);
+            facts.cilium = agent.facts(&settings::AllSettings::default());
+            facts.cilium.settings = Fact::unavailable(&why, settings::SOURCE);
             facts.listeners = Fact::unavailable(&why, "sock_diag");
             facts.pods = Fact::unavailable(&why, pods::SOURCE);
             facts.coredns = Fact::unavailable(&why, pods::SOURCE);
+            facts.network.pod_resolv_conf = Fact::unavailable(&why, "kubelet");
         }
     }
     match kernel {
         Ok(kernel) => facts.kernel = kernel,
-        Err(why) => tracing::warn!("{why}"),
-    }
-    match network {
-        Ok(network) => facts.network = network,
         Err(why) => tracing::warn!("{why}"),
     }
     facts.firewall = firewall.unwrap_or_else(|why| Fact::unavailable(why, "nf_tables"));
@@ -123,12 +129,13 @@ pub async fn gather(sources: &Sources) -> Facts {
 /// Links, listeners and pods as they are by now, for whoever watches a node for longer. What cannot be read stays as
 /// it was.
 pub async fn refresh(sources: &Sources, facts: &mut Facts) {
-    let (network, processes) = tokio::join!(
-        on_thread(sources, "network", |s| network::read(&s.proc_root, &s.targets)),
-        on_thread(sources, "processes", of_processes),
-    );
+    let (network, processes) =
+        tokio::join!(on_thread(sources, "network", network::read), on_thread(sources, "processes", of_processes),);
     match network {
-        Ok(network) => facts.network = network,
+        Ok(network) => {
+            let pod_resolv_conf = std::mem::take(&mut facts.network.pod_resolv_conf);
+            facts.network = Network { pod_resolv_conf, ..network };
+        }
         Err(why) => tracing::warn!("{why}"),
     }
     match processes {
@@ -186,8 +193,8 @@ struct OfProcesses {
     listeners: Fact<Vec<super::Listener>>,
     pods: Fact<Vec<super::Pod>>,
     coredns: Fact<Vec<super::Corefile>>,
-    settings: Option<agent::Settings>,
-    settings_unread: Option<String>,
+    pod_resolv_conf: Fact<super::ResolvConf>,
+    settings: settings::AllSettings,
 }
 
 /// What needs the list of processes, read once.
@@ -214,22 +221,10 @@ fn of_processes(sources: &Sources) -> OfProcesses {
         Err(why) => Fact::unavailable(why, pods::SOURCE),
     };
     let agent = all.iter().find(|process| process.name == "cilium-agent" && process.netns == own_key);
-    let (settings, settings_unread) = settings(sources.cilium_config_dir.as_deref(), agent);
-    OfProcesses { listeners, pods: pods::fact(&search), coredns, settings, settings_unread }
-}
-
-/// Cilium's settings from where they are said to be, else from where its agent has them (`--config-dir` of the
-/// DaemonSet in Cilium's Helm chart).
-fn settings(named: Option<&Path>, agent: Option<&processes::Process>) -> (Option<agent::Settings>, Option<String>) {
-    let directory = match (named, agent) {
-        (Some(directory), _) => directory.to_owned(),
-        (None, Some(agent)) => agent.directory(Path::new("/tmp/cilium/config-map")),
-        (None, None) => return (None, None),
-    };
-    match agent::Settings::read(&directory) {
-        Ok(settings) => (Some(settings), None),
-        Err(why) => (None, Some(why)),
-    }
+    let settings = settings::AllSettings::find(sources.cilium_config_dir.as_deref(), agent);
+    let kubelet = all.iter().find(|process| process.name == "kubelet");
+    let pod_resolv_conf = resolv::of_pods(kubelet, &sources.node_root());
+    OfProcesses { listeners, pods: pods::fact(&search), coredns, pod_resolv_conf, settings }
 }
 
 /// The agent's word on its devices, and what the pins say where it differs; they may be the only source.
@@ -240,17 +235,11 @@ fn devices(mut said: Fact<Vec<String>>, pinned: Fact<Vec<String>>) -> Fact<Vec<S
     sorted.sort();
     if sorted != *pins {
         let differs = format!("{}: {}", pinned.source(), pins.join(" "));
-        note(&mut said, differs);
+        if let Fact::Known { others, .. } = &mut said {
+            others.push(differs);
+        }
     }
     said
-}
-
-/// Adds what another source says, or cannot say.
-fn note<T>(fact: &mut Fact<T>, what: String) {
-    match fact {
-        Fact::Known { others, .. } => others.push(what),
-        Fact::Unavailable { why, .. } => *why = format!("{why}; {what}"),
-    }
 }
 
 #[cfg(test)]

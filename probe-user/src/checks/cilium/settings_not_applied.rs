@@ -27,7 +27,9 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
             cilium.host_routing.source()
         ));
     }
+    differs(&mut lines, "enable-host-legacy-routing", &cilium.legacy_routing_configured);
     differs(&mut lines, "routing mode", &cilium.routing_mode);
+    differs(&mut lines, "tunnel protocol", &cilium.tunnel_protocol);
     differs(&mut lines, "masquerading", &cilium.masquerade);
     differs(&mut lines, "ip-masq-agent", &cilium.ip_masq_agent);
     differs(&mut lines, "endpoint routes", &cilium.endpoint_routes);
@@ -43,12 +45,12 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     ]
 }
 
-/// The fact's sources contradict each other.
+/// Settings contradict what the agent runs with. What it says of itself in two places is no setting.
 fn differs<T: std::fmt::Debug>(lines: &mut Vec<String>, what: &str, fact: &Fact<T>) {
-    if let Fact::Known { value, source, others } = fact
-        && !others.is_empty()
-    {
-        lines.push(format!("{what} is {value:?} ({source}); but {}", others.join("; ")));
+    let Fact::Known { value, source, others } = fact else { return };
+    let settings: Vec<&str> = others.iter().map(String::as_str).filter(|other| !other.starts_with("agent ")).collect();
+    if !settings.is_empty() {
+        lines.push(format!("{what} is {value:?} ({source}); but {}", settings.join("; ")));
     }
 }
 
@@ -71,5 +73,10 @@ mod tests {
                 Fact::Known { value: 252, source: "agent".into(), others: vec!["254 (ConfigMap)".into()] };
         });
         assert!(scene.finding("HDP203").unwrap().evidence[0].contains("254 (ConfigMap)"));
+        let scene = Scene::new().facts(|f| {
+            let others = vec!["agent /v1/config AddressScopeMax: 254".into()];
+            f.cilium.address_scope_max = Fact::Known { value: 252, source: "agent /v1/healthz".into(), others };
+        });
+        assert_eq!(scene.finding("HDP203"), None, "the agent's two answers are no settings");
     }
 }

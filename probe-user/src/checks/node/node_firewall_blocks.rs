@@ -64,6 +64,7 @@ mod tests {
 
     fn chain(rules: u32) -> Firewall {
         Firewall {
+            tables: Vec::new(),
             chains: vec![FirewallChain {
                 family: "inet".into(),
                 table: "talos".into(),

@@ -1,9 +1,7 @@
-//! What Cilium's agent says of itself: `/v1/healthz` and `/v1/config` on its socket, and the settings it was given as
-//! a directory of files. The names differ by release (recorded: 1.16.4 to 1.19.0-pre.0; 1.15 from its OpenAPI).
+//! What Cilium's agent says of itself, `/v1/healthz` and `/v1/config` on its socket, beside the settings it was given.
+//! The names differ by release (recorded: 1.16.4 to 1.19.0-pre.0; 1.15 from its OpenAPI).
 
 use std::{
-    collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,44 +9,13 @@ use std::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{http, processes::read_text};
+use super::{
+    http,
+    settings::{self, AllSettings},
+};
 use crate::facts::{Cilium, Fact, HostRouting, Masquerade, RoutingMode};
 
 const LIMIT: Duration = Duration::from_secs(1);
-
-/// The keys of the ConfigMap, as files.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Settings {
-    directory: PathBuf,
-    by_key: BTreeMap<String, String>,
-}
-
-impl Settings {
-    /// # Errors
-    /// The directory cannot be read, or has nothing in it.
-    pub(super) fn read(directory: &Path) -> Result<Self, String> {
-        const MAX_FILES: usize = 2000;
-        let entries = fs::read_dir(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
-        // Names that begin with two dots are the kubelet's, behind the links that are the keys.
-        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        let names = names.filter(|name| !name.starts_with('.')).take(MAX_FILES);
-        let value = |name: &String| read_text(&directory.join(name), 64 << 10).ok();
-        let by_key: BTreeMap<_, _> =
-            names.filter_map(|name| value(&name).map(|text| (name, text.trim().to_owned()))).collect();
-        if by_key.is_empty() {
-            return Err(format!("{} has no settings in it", directory.display()));
-        }
-        Ok(Self { directory: directory.to_owned(), by_key })
-    }
-
-    fn get(&self, key: &str) -> Option<&str> {
-        self.by_key.get(key).map(String::as_str)
-    }
-
-    fn source(&self, key: &str) -> String {
-        self.directory.join(key).display().to_string()
-    }
-}
 
 /// What the agent answered.
 #[derive(Debug)]
@@ -69,80 +36,90 @@ impl Agent {
     }
 
     /// Everything of `Cilium` but the maps and the compiled settings.
-    pub(super) fn facts(&self, settings: Option<&Settings>) -> Cilium {
+    pub(super) fn facts(&self, settings: &AllSettings) -> Cilium {
         let says = Says { agent: self, settings };
         let host_routing = says.host_routing();
         Cilium {
             version: says
-                .pick([says.health("/cilium/msg", |v| v.as_str()?.split_whitespace().next().map(str::to_owned))]),
-            state: says.pick([says.health("/cilium/state", text)]),
+                .heard([says.health("/cilium/msg", |v| v.as_str()?.split_whitespace().next().map(str::to_owned))]),
+            state: says.heard([says.health("/cilium/state", text)]),
             legacy_routing_configured: says.legacy_routing_configured(&host_routing),
             host_routing,
-            routing_mode: says.pick([
-                says.health("/routing/inter-host-routing-mode", |v| routing_mode(v.as_str()?)),
-                says.config("RoutingMode", |v| routing_mode(v.as_str()?)),
-                says.setting("routing-mode", routing_mode),
-            ]),
-            tunnel_protocol: says.pick([
-                says.health("/routing/tunnel-protocol", text),
-                says.config("TunnelProtocol", text),
-                says.setting("tunnel-protocol", word),
-            ]),
+            routing_mode: says.pick(
+                [
+                    says.health("/routing/inter-host-routing-mode", |v| routing_mode(v.as_str()?)),
+                    says.config("RoutingMode", |v| routing_mode(v.as_str()?)),
+                ],
+                says.settings("routing-mode", routing_mode),
+            ),
+            tunnel_protocol: says.pick(
+                [says.health("/routing/tunnel-protocol", text), says.config("TunnelProtocol", text)],
+                says.settings("tunnel-protocol", word),
+            ),
             masquerade: says.masquerade(),
-            ip_masq_agent: says.pick([
-                says.config("EnableIPMasqAgent", Value::as_bool),
-                // Left out when off.
-                says.health("/masquerading", |v| Some(v.get("ip-masq-agent").is_some_and(|v| v == true))),
-                says.setting("enable-ip-masq-agent", flag),
-            ]),
-            endpoint_routes: says.pick([
-                says.config("EnableEndpointRoutes", Value::as_bool),
-                says.setting("enable-endpoint-routes", flag),
-            ]),
-            address_scope_max: says.pick([
-                says.config("AddressScopeMax", |v| v.as_u64()?.try_into().ok()),
-                says.setting("local-max-addr-scope", scope),
-            ]),
-            exclude_local_addresses: says.pick([
-                says.config("ExcludeLocalAddresses", |v| Some(prefixes(v))),
-                says.setting("exclude-local-address", |text| Some(list(text))),
-            ]),
-            devices: says.pick([
-                says.health("/kube-proxy-replacement/devices", names),
-                says.health("/kube-proxy-replacement/deviceList", names),
-                says.health("/host-firewall/devices", names),
-                says.config("Devices", names),
-                says.setting("devices", plain_names),
-            ]),
-            direct_routing_device: says.pick([
-                says.health("/kube-proxy-replacement/directRoutingDevice", text),
-                says.config("DirectRoutingDevice", text),
-                says.setting("direct-routing-device", word),
-            ]),
-            kube_proxy_replacement: says.pick([
-                says.health("/kube-proxy-replacement/mode", text),
-                says.config("KubeProxyReplacement", |v| v.as_str().map(capitalized)),
-                says.setting("kube-proxy-replacement", |text| Some(capitalized(text))),
-            ]),
+            ip_masq_agent: says.pick(
+                [
+                    says.config("EnableIPMasqAgent", Value::as_bool),
+                    // Left out when off.
+                    says.health("/masquerading", |v| Some(v.get("ip-masq-agent").is_some_and(|v| v == true))),
+                ],
+                says.settings("enable-ip-masq-agent", flag),
+            ),
+            endpoint_routes: says.pick(
+                [says.config("EnableEndpointRoutes", Value::as_bool)],
+                says.settings("enable-endpoint-routes", flag),
+            ),
+            address_scope_max: says.pick(
+                [says.config("AddressScopeMax", |v| v.as_u64()?.try_into().ok())],
+                says.settings("local-max-addr-scope", scope),
+            ),
+            exclude_local_addresses: says.pick(
+                [says.config("ExcludeLocalAddresses", |v| Some(prefixes(v)))],
+                says.settings("exclude-local-address", |text| Some(list(text))),
+            ),
+            devices: says.pick(
+                [
+                    says.health("/kube-proxy-replacement/devices", names),
+                    says.health("/kube-proxy-replacement/deviceList", names),
+                    says.health("/host-firewall/devices", names),
+                    says.config("Devices", names),
+                ],
+                says.settings("devices", plain_names),
+            ),
+            direct_routing_device: says.pick(
+                [
+                    says.health("/kube-proxy-replacement/directRoutingDevice", text),
+                    says.config("DirectRoutingDevice", text),
+                ],
+                says.settings("direct-routing-device", word),
+            ),
+            kube_proxy_replacement: says.pick(
+                [
+                    says.health("/kube-proxy-replacement/mode", text),
+                    says.config("KubeProxyReplacement", |v| v.as_str().map(capitalized)),
+                ],
+                says.settings("kube-proxy-replacement", |text| Some(capitalized(text))),
+            ),
             // EnableTCX is a wish: where the kernel has no tcx, the agent falls back.
-            attach_mode: says.pick([
+            attach_mode: says.heard([
                 says.health("/attach-mode", text),
                 says.config("EnableTCX", |v| (v == false).then(|| "tc".into())),
             ]),
-            datapath_mode: says.pick([
-                says.health("/datapath-mode", text),
-                says.config("DatapathMode", text),
-                says.setting("datapath-mode", word),
-            ]),
-            local_redirect_policy: says.pick([
-                says.config("EnableLocalRedirectPolicy", Value::as_bool),
-                says.setting("enable-local-redirect-policy", flag),
-            ]),
-            host_firewall: says.pick([
-                says.health("/host-firewall/mode", |v| Some(v.as_str()? == "Enabled")),
-                says.config("EnableHostFirewall", Value::as_bool),
-                says.setting("enable-host-firewall", flag),
-            ]),
+            datapath_mode: says.pick(
+                [says.health("/datapath-mode", text), says.config("DatapathMode", text)],
+                says.settings("datapath-mode", word),
+            ),
+            local_redirect_policy: says.pick(
+                [says.config("EnableLocalRedirectPolicy", Value::as_bool)],
+                says.settings("enable-local-redirect-policy", flag),
+            ),
+            host_firewall: says.pick(
+                [
+                    says.health("/host-firewall/mode", |v| Some(v.as_str()? == "Enabled")),
+                    says.config("EnableHostFirewall", Value::as_bool),
+                ],
+                says.settings("enable-host-firewall", flag),
+            ),
             ..Cilium::default()
         }
     }
@@ -150,7 +127,7 @@ impl Agent {
 
 struct Says<'a> {
     agent: &'a Agent,
-    settings: Option<&'a Settings>,
+    settings: &'a AllSettings,
 }
 
 /// What one source says, if it says anything.
@@ -167,14 +144,24 @@ impl Says<'_> {
         Some((format!("agent /v1/config {key}"), read(map.get(key)?)?))
     }
 
-    fn setting<T>(&self, key: &str, read: impl FnOnce(&str) -> Option<T>) -> Said<T> {
-        let settings = self.settings?;
-        Some((settings.source(key), read(settings.get(key)?)?))
+    /// What each set of settings says of a key, where it can be read as what it should be.
+    fn settings<T>(&self, key: &str, read: impl Fn(&str) -> Option<T>) -> Vec<(String, T)> {
+        let said = settings::say(&self.settings.sets, key).flatten();
+        said.filter_map(|(text, source)| Some((source, read(text)?))).collect()
+    }
+
+    /// The agent alone.
+    fn heard<T: PartialEq + Serialize, const N: usize>(&self, said: [Said<T>; N]) -> Fact<T> {
+        self.pick(said, Vec::new())
     }
 
     /// The first source that knows decides; the others are noted where they differ.
-    fn pick<T: PartialEq + Serialize, const N: usize>(&self, said: [Said<T>; N]) -> Fact<T> {
-        let mut said = said.into_iter().flatten();
+    fn pick<T: PartialEq + Serialize, const N: usize>(
+        &self,
+        said: [Said<T>; N],
+        settings: Vec<(String, T)>,
+    ) -> Fact<T> {
+        let mut said = said.into_iter().flatten().chain(settings);
         let Some((source, value)) = said.next() else { return self.unavailable() };
         let others =
             said.filter(|(_, other)| *other != value).map(|(source, other)| match serde_json::to_value(other) {
@@ -204,26 +191,34 @@ impl Says<'_> {
         };
         // The agent overwrites this one with what came out after a fallback.
         let legacy = |v: &Value| v.as_bool().map(|legacy| if legacy { HostRouting::Legacy } else { HostRouting::Bpf });
-        self.pick([
+        self.heard([
             self.health("/routing/intra-host-routing-mode", mode),
             self.health("/host-routing/mode", mode), // 1.15
             self.config("EnableHostLegacyRouting", legacy),
         ])
     }
 
+    /// What the agent was started with decides; what it will be started with next time is noted where it differs.
     fn legacy_routing_configured(&self, effective: &Fact<HostRouting>) -> Fact<bool> {
-        const KEY: &str = "enable-host-legacy-routing";
-        match (self.settings, effective.get()) {
-            (Some(settings), _) => {
-                let value = settings.get(KEY).and_then(flag).unwrap_or(false); // the agent's default
-                Fact::known(value, settings.source(KEY))
+        let mut configured = self.settings("enable-host-legacy-routing", flag);
+        if configured.is_empty() {
+            // Where settings were read and none has the key, it is the agent's default.
+            let places = self.settings.sets.iter().map(|set| (format!("default, as {} has none", set.place()), false));
+            configured.extend(places);
+        }
+        match effective.get() {
+            _ if !configured.is_empty() => self.pick([], configured),
+            Some(HostRouting::Bpf) => Fact::known(false, effective.source()),
+            Some(HostRouting::Legacy) => {
+                let mut why = "the agent tells only what came out; name the directory of its settings with \
+                               --cilium-config-dir"
+                    .to_owned();
+                for unread in &self.settings.unread {
+                    why = format!("{why}; {unread}");
+                }
+                Fact::unavailable(why, effective.source())
             }
-            (None, Some(HostRouting::Bpf)) => Fact::known(false, effective.source()),
-            (None, Some(HostRouting::Legacy)) => Fact::unavailable(
-                "the agent tells only what came out; name the directory of its settings with --cilium-config-dir",
-                effective.source(),
-            ),
-            (None, None) => self.unavailable(),
+            None => self.unavailable(),
         }
     }
 
@@ -244,14 +239,18 @@ impl Says<'_> {
         let config_bpf = self.config("EnableBPFMasquerade", Value::as_bool);
         let enabled = |key| self.config(key, Value::as_bool).is_some_and(|(_, on)| on);
         let any = enabled("EnableIPv4Masquerade") || enabled("EnableIPv6Masquerade");
-        let settings_bpf = self.setting("enable-bpf-masquerade", flag);
-        // Default true.
-        let set = |key| self.setting(key, flag).is_none_or(|(_, on)| on);
-        self.pick([
-            self.health("/masquerading", health),
-            config_bpf.map(|(source, bpf)| (source, mode(any, bpf))),
-            settings_bpf.map(|(source, bpf)| (source, mode(set("enable-ipv4-masquerade"), bpf))),
-        ])
+        let sets = &self.settings.sets;
+        let is_on = |said: Option<(&str, String)>| said.and_then(|(text, _)| flag(text)).unwrap_or(true); // the default
+        let configured =
+            settings::say(sets, "enable-bpf-masquerade").zip(settings::say(sets, "enable-ipv4-masquerade"));
+        let configured = configured.filter_map(|(bpf, v4)| {
+            let (text, source) = bpf?;
+            Some((source, mode(is_on(v4), flag(text)?)))
+        });
+        self.pick(
+            [self.health("/masquerading", health), config_bpf.map(|(source, bpf)| (source, mode(any, bpf)))],
+            configured.collect(),
+        )
     }
 }
 

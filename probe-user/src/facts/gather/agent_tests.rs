@@ -16,13 +16,12 @@ macro_rules! recorded {
     };
 }
 
-fn settings(keys: &[(&str, &str)]) -> Settings {
-    let dir = tempfile::tempdir().unwrap();
-    fs::create_dir(dir.path().join("..data")).unwrap();
-    for (key, value) in keys {
-        fs::write(dir.path().join(key), format!("{value}\n")).unwrap();
-    }
-    Settings::read(dir.path()).unwrap()
+fn settings(keys: &[(&str, &str)]) -> AllSettings {
+    AllSettings { sets: vec![settings::tests::named(keys)], unread: Vec::new() }
+}
+
+fn none() -> AllSettings {
+    AllSettings::default()
 }
 
 #[test]
@@ -34,7 +33,7 @@ fn every_recorded_agent_is_understood() {
         ("1.19.0-pre.0", RoutingMode::Native, HostRouting::Bpf, recorded!("cilium-1.19.0-pre.0-native-bpf-host-1dev")),
     ];
     for (version, routing, host_routing, agent) in cases {
-        let cilium = agent.facts(None);
+        let cilium = agent.facts(&none());
         assert_eq!(cilium.version.get().map(String::as_str), Some(version));
         assert_eq!(cilium.routing_mode.get(), Some(&routing), "{version}");
         assert_eq!(cilium.host_routing.get(), Some(&host_routing), "{version}");
@@ -52,7 +51,7 @@ fn every_recorded_agent_is_understood() {
 
 #[test]
 fn two_devices_and_the_direct_routing_one() {
-    let cilium = recorded!("cilium-1.18.1-native-bpf-host-2dev").facts(None);
+    let cilium = recorded!("cilium-1.18.1-native-bpf-host-2dev").facts(&none());
     assert_eq!(cilium.devices.get(), Some(&vec!["eth0".to_owned(), "eth1".to_owned()]));
     assert_eq!(cilium.direct_routing_device.get().map(String::as_str), Some("eth0"));
     assert_eq!(cilium.kube_proxy_replacement.get().map(String::as_str), Some("True"));
@@ -64,7 +63,7 @@ fn the_names_of_1_15_are_known() {
         r#"{"host-routing": {"mode": "Legacy"}, "cilium": {"msg": "1.15.8 (v1.15.8-abc)"}}"#,
         r#"{"status": {"daemonConfigurationMap": {"RoutingMode": "tunnel"}}}"#,
     )
-    .facts(None);
+    .facts(&none());
     assert_eq!(cilium.host_routing.get(), Some(&HostRouting::Legacy));
     assert_eq!(cilium.routing_mode.get(), Some(&RoutingMode::Tunnel));
     assert_eq!(cilium.version.get().map(String::as_str), Some("1.15.8"));
@@ -74,7 +73,7 @@ fn the_names_of_1_15_are_known() {
 #[test]
 fn sources_that_differ_are_noted() {
     let settings = settings(&[("routing-mode", "tunnel"), ("enable-host-legacy-routing", "false")]);
-    let cilium = recorded!("cilium-1.18.1-native-legacy-host-1dev").facts(Some(&settings));
+    let cilium = recorded!("cilium-1.18.1-native-legacy-host-1dev").facts(&settings);
     let Fact::Known { value, others, .. } = &cilium.routing_mode else { panic!("known") };
     assert_eq!(*value, RoutingMode::Native);
     assert!(others.len() == 1 && others[0].contains("routing-mode") && others[0].ends_with("Tunnel"), "{others:?}");
@@ -83,10 +82,28 @@ fn sources_that_differ_are_noted() {
 
 #[test]
 fn a_fallback_cannot_be_told_without_the_settings() {
-    let legacy = recorded!("cilium-1.18.1-native-legacy-host-1dev").facts(None);
+    let legacy = recorded!("cilium-1.18.1-native-legacy-host-1dev").facts(&none());
     assert!(legacy.legacy_routing_configured.why().is_some_and(|why| why.contains("--cilium-config-dir")));
-    let bpf = recorded!("cilium-1.18.1-native-bpf-host-2dev").facts(None);
+    let bpf = recorded!("cilium-1.18.1-native-bpf-host-2dev").facts(&none());
     assert_eq!(bpf.legacy_routing_configured.get(), Some(&false));
+}
+
+#[test]
+fn a_setting_changed_after_the_start_is_kept_beside_the_agents_word() {
+    let started = [("local-max-addr-scope", "252"), ("enable-host-legacy-routing", "false")];
+    let next = [("enable-host-legacy-routing", "true"), ("enable-bpf-masquerade", "true")];
+    let all =
+        AllSettings { sets: vec![settings::tests::named(&started), settings::tests::named(&next)], unread: Vec::new() };
+    let cilium = recorded!("cilium-1.18.1-native-bpf-host-2dev").facts(&all);
+    let Fact::Known { value: false, others, .. } = &cilium.legacy_routing_configured else { panic!("{cilium:?}") };
+    assert!(matches!(others.as_slice(), [one] if one.ends_with(": true")), "{others:?}");
+    let Fact::Known { value: Masquerade::Bpf, others, .. } = &cilium.masquerade else { panic!("BPF") };
+    assert!(
+        matches!(others.as_slice(), [one] if one.starts_with("default") && one.ends_with("iptables")),
+        "{others:?}"
+    );
+    assert!(matches!(&cilium.address_scope_max, Fact::Known { value: 252, others, .. } if others.is_empty()));
+    assert_eq!(all.fact().get().map(Vec::len), Some(2));
 }
 
 #[test]
@@ -99,7 +116,7 @@ fn settings_alone_are_better_than_nothing() {
         ("enable-bpf-masquerade", "true"),
         ("enable-ip-masq-agent", "true"),
     ]);
-    let cilium = agent.facts(Some(&settings));
+    let cilium = agent.facts(&settings);
     assert_eq!(cilium.devices.get().map(Vec::len), Some(2));
     assert_eq!(cilium.address_scope_max.get(), Some(&254));
     assert_eq!(cilium.masquerade.get(), Some(&Masquerade::Bpf));
@@ -118,8 +135,8 @@ fn wildcards_are_not_taken_for_devices() {
 
 #[test]
 fn masquerade_that_is_off_is_said() {
-    let off = agent(r#"{"masquerading": {"enabled": false}}"#, "{}").facts(None);
+    let off = agent(r#"{"masquerading": {"enabled": false}}"#, "{}").facts(&none());
     assert_eq!(off.masquerade.get(), Some(&Masquerade::Disabled));
-    let iptables = agent(r#"{"masquerading": {"enabled": true, "mode": "iptables"}}"#, "{}").facts(None);
+    let iptables = agent(r#"{"masquerading": {"enabled": true, "mode": "iptables"}}"#, "{}").facts(&none());
     assert_eq!(iptables.masquerade.get(), Some(&Masquerade::Iptables));
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{corefile, processes::Process};
+use super::{corefile, processes::Process, resolv};
 use crate::facts::{Corefile, Fact};
 
 /// Reads the Corefile of each process; `names` are the pods they run in.
@@ -56,7 +56,7 @@ fn read_text(process: &Process, pod: &str, path: &str, text: &str) -> (Corefile,
             continue;
         }
         match process.read_inside(Path::new(&target)) {
-            Ok(text) => forwards_to.extend(corefile::nameservers(&text)),
+            Ok(text) => forwards_to.extend(resolv::parse(&text).nameservers),
             Err(e) => {
                 unread.push(format!("{target} ({e})"));
                 forwards_to.push(target);

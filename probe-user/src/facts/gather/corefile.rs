@@ -168,15 +168,6 @@ fn substitute(word: &str, environment: &impl Fn(&str) -> Option<String>) -> Stri
     whole + rest
 }
 
-/// Nameservers of a resolv.conf(5).
-pub(super) fn nameservers(resolv_conf: &str) -> Vec<String> {
-    let server = |line: &str| {
-        let mut words = line.split_whitespace();
-        (words.next()? == "nameserver").then(|| words.next().map(str::to_owned))?
-    };
-    resolv_conf.lines().filter_map(server).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,11 +244,6 @@ mod tests {
     fn a_snippet_that_imports_itself_ends() {
         let parsed = parse("(a) {\n import a\n}\n. {\n import a\n}", |_| None);
         assert_eq!(parsed.imports, ["a"]);
-    }
-
-    #[test]
-    fn a_resolv_conf_names_its_servers() {
-        assert_eq!(nameservers("# x\nnameserver 169.254.116.108\nsearch a b\nnameserver\n"), ["169.254.116.108"]);
     }
 
     proptest::proptest! {

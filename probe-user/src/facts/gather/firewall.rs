@@ -18,13 +18,14 @@ use crate::{
 const SOURCE: &str = "nf_tables";
 const LIMIT: Duration = Duration::from_millis(500);
 const NFNL_SUBSYS_NFTABLES: u16 = 10 << 8;
+const NFT_MSG_GETTABLE: u16 = 1;
 const NFT_MSG_GETCHAIN: u16 = 4;
 const NFT_MSG_GETRULE: u16 = 7;
 
 /// Reads the filter of the calling thread's namespace. A drop in a chain that a base chain jumps to is not counted.
 pub(super) fn read() -> Fact<Firewall> {
-    match chains() {
-        Ok(chains) => Fact::known(Firewall { chains }, SOURCE),
+    match tables_and_chains() {
+        Ok((tables, chains)) => Fact::known(Firewall { tables, chains }, SOURCE),
         Err(Error::Refused(e) | Error::Socket { source: e, .. }) if is_absent(&e) => {
             Fact::unavailable(format!("this kernel has no nf_tables ({e})"), SOURCE)
         }
@@ -40,16 +41,17 @@ fn is_absent(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| absent.contains(&code))
 }
 
-fn chains() -> Result<Vec<FirewallChain>, Error> {
+fn tables_and_chains() -> Result<(Vec<String>, Vec<FirewallChain>), Error> {
     let netlink = Netlink::open(NETLINK_NETFILTER, LIMIT)?;
     let every = |kind| Message {
         kind: NFNL_SUBSYS_NFTABLES | kind,
         payload: vec![0; 4], // struct nfgenmsg, NFPROTO_UNSPEC: of every family
     };
+    let tables = netlink.dump(every(NFT_MSG_GETTABLE))?.iter().filter_map(|m| table(&m.payload)).collect();
     let found = netlink.dump(every(NFT_MSG_GETCHAIN))?;
     let mut chains: Vec<_> = found.iter().filter_map(|m| base_chain(&m.payload)).filter(is_on_the_way_in).collect();
     if chains.is_empty() {
-        return Ok(chains);
+        return Ok((tables, chains));
     }
     let mut dropping = HashMap::<_, u32>::new();
     for message in netlink.dump(every(NFT_MSG_GETRULE))? {
@@ -62,7 +64,13 @@ fn chains() -> Result<Vec<FirewallChain>, Error> {
         chain.dropping_rules = dropping.get(&place).copied().unwrap_or(0);
     }
     chains.retain(|chain| chain.drops_by_default || chain.dropping_rules > 0);
-    Ok(chains)
+    Ok((tables, chains))
+}
+
+/// `family name`: NFTA_TABLE_NAME 1.
+fn table(payload: &[u8]) -> Option<String> {
+    let name = text(Attributes(payload.get(4..)?).find(1)?);
+    Some(format!("{} {name}", family(byte(payload, 0)?)?))
 }
 
 /// The attributes of a message, or in another attribute. Ends at the first one that is malformed.
@@ -205,6 +213,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_bytes_are_survived(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..120)) {
+            let _table = table(&bytes);
             let _chain = base_chain(&bytes);
             let _rule = dropping_rule(&bytes);
         }

@@ -13,7 +13,12 @@ pub(super) fn read(sources: &Sources) -> Kernel {
     Kernel {
         node_name: node_name(&sources.proc_root),
         release: text(&sources.proc_root.join("sys/kernel/osrelease")),
-        os: os(sources),
+        os: os_release(sources, Some("/etc/os-release"), "PRETTY_NAME", |text| value_of(text, "PRETTY_NAME")),
+        // A container's own says nothing about the node.
+        talos: os_release(sources, None, "ID", |text| {
+            let id = value_of(text, "ID")?;
+            Some((id == "talos").then(|| value_of(text, "VERSION_ID").unwrap_or_else(|| "unknown".into())))
+        }),
         lockdown: lockdown(sources),
         btf: match fs::metadata(&sources.btf) {
             Ok(_) => Fact::known(sources.btf.clone(), sources.btf.display().to_string()),
@@ -46,24 +51,26 @@ fn node_name(proc_root: &Path) -> Fact<String> {
     }
 }
 
-fn os(sources: &Sources) -> Fact<String> {
-    let root = sources.host_root.clone().unwrap_or_else(|| sources.proc_root.join("1/root"));
-    let mut last = Fact::default();
-    for path in [root.join("etc/os-release"), root.join("usr/lib/os-release"), PathBuf::from("/etc/os-release")] {
-        last = text(&path);
-        if let Some(name) = last.get().and_then(|text| pretty_name(text)) {
-            return Fact::known(name, path.display().to_string());
+/// What the node's os-release(5) says, else the file `otherwise`.
+fn os_release<T>(sources: &Sources, otherwise: Option<&str>, key: &str, read: impl Fn(&str) -> Option<T>) -> Fact<T> {
+    let root = sources.node_root();
+    let mut last = None;
+    let paths = [root.join("etc/os-release"), root.join("usr/lib/os-release")];
+    for path in paths.into_iter().chain(otherwise.map(PathBuf::from)) {
+        let found = text(&path);
+        if let Some(value) = found.get().and_then(|text| read(text)) {
+            return Fact::known(value, path.display().to_string());
         }
+        last = Some(match found {
+            Fact::Known { source, .. } => Fact::unavailable(format!("it has no {key}"), source),
+            Fact::Unavailable { why, source } => Fact::unavailable(why, source),
+        });
     }
-    match last {
-        Fact::Known { source, .. } => Fact::unavailable("it has no PRETTY_NAME", source),
-        unavailable => unavailable,
-    }
+    last.unwrap_or_default()
 }
 
-/// os-release(5).
-fn pretty_name(text: &str) -> Option<String> {
-    let value = text.lines().find_map(|line| line.trim().strip_prefix("PRETTY_NAME="))?;
+fn value_of(os_release: &str, key: &str) -> Option<String> {
+    let value = os_release.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='))?;
     Some(value.trim_matches(['"', '\'']).to_owned())
 }
 
@@ -109,7 +116,7 @@ fn cgroup_root(sources: &Sources) -> Fact<PathBuf> {
             Err(e) => Fact::unavailable(e, source),
         };
     }
-    let host = sources.host_root.clone().unwrap_or_else(|| sources.proc_root.join("1/root"));
+    let host = sources.node_root();
     let mut seen = Vec::new();
     for (table, root) in [("self/mountinfo", PathBuf::from("/")), ("1/mountinfo", host)] {
         let table = sources.proc_root.join(table);
@@ -185,11 +192,18 @@ mod tests {
     }
 
     #[test]
-    fn talos_says_its_name() {
-        assert_eq!(
-            pretty_name("NAME=\"Talos\"\nPRETTY_NAME=\"Talos (v1.11.0)\"\n").as_deref(),
-            Some("Talos (v1.11.0)")
-        );
+    fn talos_says_its_name_and_version() {
+        let read = |text: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join("etc")).unwrap();
+            fs::write(dir.path().join("etc/os-release"), text).unwrap();
+            read(&Sources { host_root: Some(dir.path().to_owned()), ..Sources::default() })
+        };
+        let talos = read("NAME=\"Talos\"\nID=talos\nVERSION_ID=v1.11.2\nPRETTY_NAME=\"Talos (v1.11.2)\"\n");
+        assert_eq!(talos.os.get().map(String::as_str), Some("Talos (v1.11.2)"));
+        assert_eq!(talos.talos.get(), Some(&Some("v1.11.2".into())));
+        let debian = read("ID=debian\nVERSION_ID='12'\nPRETTY_NAME=\"Debian\"\n");
+        assert_eq!(debian.talos.get(), Some(&None));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! The node's network, as rtnetlink and /proc/sys say it is.
 
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, net::IpAddr, path::Path, time::Duration};
 
-use super::rtnetlink::{self, RouteEntry};
+use super::{
+    Sources, resolv,
+    rtnetlink::{self, RouteEntry},
+};
 use crate::facts::{Fact, InterfaceAddress, Link, Network, Route};
 use crate::{
     netlink::{Entries, Error, Netlink},
@@ -14,7 +17,8 @@ use crate::{
 const LIMIT: Duration = Duration::from_millis(500);
 
 /// Reads the network of the calling thread's namespace.
-pub(super) fn read(proc_root: &Path, targets: &Targets) -> Network {
+pub(super) fn read(sources: &Sources) -> Network {
+    let (proc_root, targets) = (&sources.proc_root, &sources.targets);
     let asked = Netlink::open(rtnetlink::FAMILY, LIMIT);
     let ask = |what| (asked.as_ref().map_err(ToString::to_string), format!("rtnetlink {what}"));
     let links = fact(ask("RTM_GETLINK"), rtnetlink::links);
@@ -25,10 +29,12 @@ pub(super) fn read(proc_root: &Path, targets: &Targets) -> Network {
             Err(e) => Fact::unavailable(e, "/proc/thread-self/ns/net"),
         },
         addresses: fact(ask("RTM_GETADDR"), rtnetlink::addresses).map(|found| with_names(found, names)),
-        routes: fact(ask("RTM_GETROUTE"), rtnetlink::routes).map(|found| of_interest(found, targets, names)),
+        routes: cut(fact(ask("RTM_GETROUTE"), rtnetlink::routes).map(|found| of_interest(found, targets, names))),
         rules: fact(ask("RTM_GETRULE"), rtnetlink::rules),
         rp_filter: rp_filter(&proc_root.join("sys/net/ipv4/conf")),
         ip_forward: ip_forward(&proc_root.join("sys/net/ipv4/ip_forward")),
+        resolv_conf: resolv::of_node(&sources.node_root()),
+        pod_resolv_conf: Fact::default(),
         links,
     }
 }
@@ -51,15 +57,32 @@ fn with_names(found: Vec<(u32, InterfaceAddress)>, names: impl Fn(u32) -> String
     found.into_iter().map(|(index, address)| InterfaceAddress { interface: names(index), ..address }).collect()
 }
 
-/// Routes that cover a target, most specific first; the defaults are among them, of both families.
+/// Routes that cover a target, most specific first, with the defaults of both families among them; then the rest of the
+/// main table.
 fn of_interest(found: Vec<(Option<u32>, RouteEntry)>, targets: &Targets, names: impl Fn(u32) -> String) -> Vec<Route> {
-    let wanted = |entry: &RouteEntry| {
+    const MAIN: u32 = 254;
+    let matters = |entry: &RouteEntry| {
         let default = entry.prefix_len == 0 && entry.route.kind == "unicast";
         default || targets.addresses.iter().any(|&target| entry.covers(target))
     };
-    let mut found: Vec<_> = found.into_iter().filter(|(_, entry)| wanted(entry)).collect();
-    found.sort_by_key(|(_, entry)| std::cmp::Reverse((entry.prefix_len, entry.route.table)));
+    // Every device has one to its link-local neighbours.
+    let own = |entry: &RouteEntry| matches!(entry.network, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let mut found: Vec<_> =
+        found.into_iter().filter(|(_, entry)| matters(entry) || (entry.route.table == MAIN && !own(entry))).collect();
+    found.sort_by_key(|(_, entry)| std::cmp::Reverse((matters(entry), entry.prefix_len, entry.route.table)));
     found.into_iter().map(|(index, entry)| Route { interface: index.map(&names), ..entry.route }).collect()
+}
+
+/// A node may have a route for every other node.
+fn cut(mut routes: Fact<Vec<Route>>) -> Fact<Vec<Route>> {
+    const MAX: usize = 200;
+    if let Fact::Known { value, others, .. } = &mut routes
+        && let Some(left_out) = value.len().checked_sub(MAX).filter(|&number| number > 0)
+    {
+        value.truncate(MAX);
+        others.push(format!("{left_out} more routes of the main table were left out"));
+    }
+    routes
 }
 
 /// The kernel applies the higher of `all` and the interface's own (Documentation/networking/ip-sysctl.rst).
@@ -113,7 +136,7 @@ mod tests {
 
     #[test]
     fn loopback_is_there_without_root() {
-        let network = read(Path::new("/proc"), &Targets::default());
+        let network = read(&Sources::default());
         let links = network.links.get().expect("links need no privilege");
         assert!(links.iter().any(|link| link.name == "lo" && link.index == 1));
     }

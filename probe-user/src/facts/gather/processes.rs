@@ -3,7 +3,8 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _},
-    os::unix::fs::MetadataExt as _,
+    os::fd::AsRawFd as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -81,33 +82,56 @@ impl Process {
         Ok(split_nul(&read_text(&self.path.join("environ"), 1 << 20)?))
     }
 
-    /// A directory as the process sees it. Only for processes of the node that may be trusted: links lead where they
-    /// lead.
-    pub(super) fn directory(&self, path: &Path) -> PathBuf {
-        self.path.join("root").join(path.strip_prefix("/").unwrap_or(path))
+    /// What is in a directory as the process sees it.
+    pub(super) fn list_inside(&self, path: &Path) -> io::Result<fs::ReadDir> {
+        let directory = self.open_inside(path, OFlag::O_DIRECTORY)?;
+        fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd()))
     }
 
-    /// A file as the process sees it, of at most 1 MiB; a relative path is one of its working directory. Links are
-    /// resolved below the process's own root: what a pod wrote must not lead to a file of the node. A pipe in its place
-    /// is not waited for.
+    /// A file as the process sees it, of at most 1 MiB; a relative path is one of its working directory.
     pub(super) fn read_inside(&self, path: &Path) -> io::Result<String> {
-        const MAX: u64 = 1 << 20;
-        let (root, relative) = match path.strip_prefix("/") {
-            Ok(relative) => (self.path.join("root"), relative),
-            Err(_) => (self.path.join("cwd"), path),
-        };
-        let root = File::open(root)?;
-        let how = OpenHow::new()
-            .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        let file = File::from(openat2(&root, relative, how)?);
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("it is not a file"));
-        }
-        let mut text = String::new();
-        file.take(MAX).read_to_string(&mut text)?;
-        Ok(text)
+        read_regular(self.open_inside(path, OFlag::empty())?)
     }
+
+    /// Links are resolved below the process's own root: what a pod wrote must not lead to a file of the node. A pipe is
+    /// not waited for.
+    fn open_inside(&self, path: &Path, flags: OFlag) -> io::Result<File> {
+        let root = if path.is_absolute() { "root" } else { "cwd" };
+        open_below(&self.path.join(root), path, flags)
+    }
+}
+
+/// A file of at most 1 MiB below a root directory, which no link leads out of.
+pub(super) fn read_below(root: &Path, path: &Path) -> io::Result<String> {
+    read_regular(open_below(root, path, OFlag::empty())?)
+}
+
+fn open_below(root: &Path, path: &Path, flags: OFlag) -> io::Result<File> {
+    let root = File::open(root)?;
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    // In the directory that the descriptor is, `/` means that directory.
+    Ok(File::from(openat2(&root, path, how)?))
+}
+
+/// A file that may be anything: of at most 1 MiB, and a pipe in its place is not waited for.
+pub(super) fn read_file(path: &Path) -> io::Result<String> {
+    let mut how = File::options();
+    read_regular(how.read(true).custom_flags(libc::O_NONBLOCK).open(path)?)
+}
+
+fn read_regular(file: File) -> io::Result<String> {
+    const MAX: u64 = 1 << 20;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX {
+        return Err(io::Error::other("it is longer than 1 MiB"));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn split_nul(text: &str) -> Vec<String> {
@@ -133,7 +157,7 @@ mod tests {
         assert_eq!(own.netns, Some((meta.dev(), meta.ino())));
         assert!(!own.is_coredns());
         assert_eq!(own.arguments().unwrap().first(), std::env::args().next().as_ref());
-        assert!(own.directory(Path::new("/proc/self")).is_dir());
+        assert!(own.list_inside(Path::new("/proc/self")).unwrap().count() > 0);
     }
 
     #[test]
