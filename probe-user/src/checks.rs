@@ -90,7 +90,8 @@ pub struct Variant {
 #[derive(Clone, Copy, Debug)]
 pub struct Check {
     pub code: Code,
-    /// First line: what it means, in one sentence. Then why, and how to fix it.
+    /// First line: what it means, in one sentence. Then why; `By hand:`, how to see it without this tool; `Fix:`; and
+    /// `Versions:`, which ones it is about. Markdown, for docs/findings.md.
     pub explain: &'static str,
     pub run: fn(&Case<'_>) -> Vec<Finding>,
 }
@@ -243,7 +244,10 @@ mod tests {
         for Check { code, explain, .. } in REGISTRY {
             let (first, rest) = explain.split_once("\n\n").unwrap_or_else(|| panic!("{code}: one paragraph"));
             assert!(first.ends_with('.') && !first.contains('\n'), "{code}: {first}");
-            assert!(rest.contains("\n\nFix"), "{code} does not say how to fix it");
+            for part in ["By hand: ", "Fix", "Versions: "] {
+                let there = rest.split("\n\n").filter(|paragraph| paragraph.starts_with(part)).count();
+                assert_eq!(there, 1, "{code}: paragraphs that begin with {part:?}");
+            }
             assert!(explain.lines().all(|line| line.chars().count() <= 100), "{code} has a line over 100 columns");
         }
     }

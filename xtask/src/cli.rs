@@ -65,6 +65,13 @@ Examples:
   cargo xtask test --vm          on Debian's kernels too, in virtual machines
   CI=true cargo xtask test       what cannot run is a failure")]
     Test(Test),
+    /// Write the pages of docs/ that are made from the source
+    #[command(after_help = "\
+Needs no eBPF compiler. `cargo xtask test` fails where a page is not what the source says.
+
+Examples:
+  cargo xtask docs    after the text of a finding was changed")]
+    Docs,
     /// Measure what tracing costs, beside no tracer, tcpdump and bpftrace
     #[command(after_help = "\
 Needs root. Installs tcpdump, bpftrace and dig from Debian where they are missing. A goal that is missed is no failure.

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask setup | build | lab | vm | test | bench`.
+//! The project's own commands: `cargo xtask setup | build | lab | vm | test | docs | bench`.
 
 use std::process::ExitCode;
 
@@ -9,6 +9,7 @@ mod build;
 mod cli;
 #[cfg(test)]
 mod deploy;
+mod docs;
 mod ebpf_tools;
 mod elf;
 mod lab;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         cli::Command::Lab(options) => lab::run(&options),
         cli::Command::Vm(options) => vm::run(&options).map(|()| ExitCode::SUCCESS),
         cli::Command::Test(options) => test::run(options).map(|()| ExitCode::SUCCESS),
+        cli::Command::Docs => docs::run().map(|()| ExitCode::SUCCESS),
         cli::Command::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

@@ -77,7 +77,7 @@ fn end_to_end_tests() -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
-/// What is run, cheapest to tell first. All select the whole workspace in one profile, and with it the same features of
+/// What is run, cheapest to tell first. All but the one without eBPF select the whole workspace in one profile, and with it the same features of
 /// every dependency: so dependencies and the eBPF programs are compiled once (and checked once, for clippy).
 fn steps(binary: &OsStr, end_to_end_tests: &[String]) -> Vec<(&'static str, Command)> {
     let mut format = workspace::cargo("fmt");
@@ -92,11 +92,15 @@ fn steps(binary: &OsStr, end_to_end_tests: &[String]) -> Vec<(&'static str, Comm
     let mut lints = workspace::cargo("clippy");
     lints.args(["--workspace", "--all-targets", "--", "-D", "warnings"]);
 
+    let mut without_ebpf = workspace::cargo("test");
+    without_ebpf.args(["--package", "probe-user", "--test", "offline"]).args(workspace::without_probe());
+
     let mut steps = vec![
         ("format", format),
         ("unit and snapshot tests", unit),
         ("documentation tests", documentation),
         ("lints", lints),
+        ("explain, diff, report and schema without eBPF", without_ebpf),
     ];
     if workspace::is_root() {
         let mut end_to_end = workspace::cargo("test");
@@ -133,6 +137,25 @@ mod tests {
         let names = end_to_end_tests().unwrap();
         assert!(names.iter().any(|name| name == "kill"), "{names:?}");
         assert!(names.iter().all(|name| workspace::root().join(format!("tests/tests/{name}.rs")).is_file()));
+    }
+
+    /// What needs a kernel, or a compiler for it, comes with the `probe` feature alone.
+    #[test]
+    fn without_the_probe_nothing_of_ebpf_is_built() {
+        let packages = |arguments: &[&str]| -> Vec<String> {
+            let mut tree = workspace::cargo("tree");
+            tree.args(["--package", "probe-user", "--edges", "normal,build", "--prefix", "none"]).args(arguments);
+            let output = tree.output().expect("cargo runs");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let text = String::from_utf8(output.stdout).expect("UTF-8");
+            text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+        };
+        let of_the_probe = ["aya", "aya-obj", "aya-build", "tokio", "nix", "rtnetlink", "hickory-proto"];
+        let (with, without) = (packages(&[]), packages(&["--no-default-features"]));
+        for name in of_the_probe {
+            assert!(with.iter().any(|package| package == name), "{name} is no dependency any more");
+            assert!(!without.iter().any(|package| package == name), "{name} is built without the probe too");
+        }
     }
 
     #[test]

@@ -32,6 +32,11 @@ pub(crate) fn cargo(subcommand: &str) -> Command {
     command
 }
 
+/// Options for building probe-user without eBPF, in a directory of its own: the command with everything stays.
+pub(crate) fn without_probe() -> [OsString; 3] {
+    ["--no-default-features".into(), "--target-dir".into(), target_dir().join("without-probe").into()]
+}
+
 /// PATH with rustup's directory in front: the distribution's cargo is there for eBPF alone.
 pub(crate) fn search_path() -> Option<OsString> {
     env::join_paths(Places::from_env().search_path()).ok()

@@ -1,5 +1,7 @@
 //! `hostdns-probe explain [CODE]`: what a finding means, why it happens, how to fix it.
 
+mod markdown;
+
 use std::io::{self, Write};
 
 use clap::ValueEnum;
@@ -31,6 +33,8 @@ pub struct ExplainArgs {
 pub enum Format {
     Text,
     Json,
+    /// As docs/findings.md
+    Markdown,
 }
 
 /// There is no such code. clap says so, and ends with wrong usage.
@@ -49,7 +53,11 @@ struct Explanation {
     slug: &'static str,
     /// One sentence.
     summary: &'static str,
+    /// All that follows: why, then the three below.
     explanation: &'static str,
+    by_hand: &'static str,
+    fix: &'static str,
+    versions: &'static str,
 }
 
 impl From<&Check> for Explanation {
@@ -60,8 +68,17 @@ impl From<&Check> for Explanation {
             slug: check.code.slug(),
             summary: summary.trim(),
             explanation: explanation.trim(),
+            by_hand: paragraph(explanation, "By hand: "),
+            fix: paragraph(explanation, "Fix"),
+            versions: paragraph(explanation, "Versions: "),
         }
     }
+}
+
+/// The paragraph that begins so, without that; of a fix, the colon behind it, or what stands there instead.
+fn paragraph(explanation: &'static str, label: &str) -> &'static str {
+    let found = explanation.split("\n\n").find_map(|paragraph| paragraph.trim().strip_prefix(label));
+    found.unwrap_or_default().trim_start_matches([':', ',', ' '])
 }
 
 #[derive(Serialize)]
@@ -78,6 +95,7 @@ pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> io::Result<()> {
     let wanted = |check: &&Check| args.code.is_none_or(|code| code == check.code);
     let findings: Vec<Explanation> = checks::REGISTRY.iter().filter(wanted).map(Explanation::from).collect();
     match (args.output, &findings[..]) {
+        (Format::Markdown, all) => markdown::render(all, out),
         (Format::Json, _) => {
             serde_json::to_writer_pretty(&mut *out, &Document { schema: SCHEMA, findings })?;
             writeln!(out)
@@ -194,6 +212,12 @@ mod tests {
             assert_eq!(json["findings"].as_array().unwrap().len(), count);
             assert_eq!(json["findings"][0]["code"], "HDP001");
             assert!(json["findings"][0]["explanation"].as_str().unwrap().contains("Fix:"));
+            for finding in json["findings"].as_array().unwrap() {
+                for part in ["summary", "by_hand", "fix", "versions"] {
+                    let text = finding[part].as_str().unwrap();
+                    assert!(text.len() > 3 && text.ends_with('.'), "{} {part}: {text:?}", finding["code"]);
+                }
+            }
         }
     }
 

@@ -10,8 +10,12 @@ Cilium's agent reports a state other than Ok.
 A degraded agent keeps the programs and maps that it last wrote, so traffic may go on while changes
 (an address, a policy, a new pod) no longer reach the datapath.
 
+By hand: `cilium-dbg status --verbose` in the agent's pod.
+
 Fix: `kubectl -n kube-system exec ds/cilium -- cilium-dbg status --verbose` says what fails; the
 agent's log says why. Then check again.
+
+Versions: any.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -11,8 +11,13 @@ With netkit devices (datapath-mode netkit, netkit-l2) Cilium's programs run in t
 hand packets on without passing the ingress of a pod's device; the probe then sees a packet at the
 sockets and at external devices only. Leaks are still seen. A drop inside Cilium looks like a loss.
 
+By hand: `cilium-dbg status --verbose | grep -i 'device mode'` says netkit; `ip -d link` shows the
+devices' kind.
+
 Fix: nothing is broken. `cilium-dbg monitor -t drop` in the agent's pod shows Cilium's own drops,
 and the drop counters in the report (before and after the queries) give the reason.
+
+Versions: netkit: Cilium 1.16 and later, Linux 6.7 and later.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

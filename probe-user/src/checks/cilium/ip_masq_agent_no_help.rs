@@ -14,7 +14,12 @@ With ip-masq-agent and masqLinkLocal false, 169.254.0.0/16 is not masqueraded. T
 the source address of the leaked query: it leaves the node with the pod's own address, and no entry
 appears in cilium_snat_v4_external (cilium issue 35153). Where the packet goes is decided before.
 
+By hand: `cilium-dbg bpf ipmasq list` has 169.254.0.0/16, and
+`tcpdump -ni eth0 host 169.254.116.108` sees the pod's own address leave.
+
 Fix: the one of HDP201. The ip-masq-agent may stay as it is.
+
+Versions: any.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -15,8 +15,13 @@ the kernel delivers to the node's own addresses whatever Cilium knows of them. I
 accident: turn on bpf.masquerade or kube-proxy replacement later, and HDP201 or HDP202 is what you
 get.
 
+By hand: `kubectl -n kube-system logs ds/cilium | grep 'Falling back to legacy'`;
+`cilium-dbg status | grep Routing` says `Host: Legacy`.
+
 Fix: nothing is broken. To make it deliberate set bpf.hostLegacyRouting: true, or make the address
 known to Cilium (HDP102) before you turn BPF host routing on.
+
+Versions: any; 1.15 prints `Host Routing`.
 "#;
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -11,8 +11,12 @@ A CiliumLocalRedirectPolicy for kube-dns, the usual way to run node-local DNS wi
 pods' queries to the DNS service to a pod on the same node. Queries to the address itself are only
 touched by a policy that names it. So what pods experience may differ from what this check measured.
 
+By hand: `kubectl get ciliumlocalredirectpolicies -A` and `cilium-dbg lrp list`.
+
 Fix: nothing, if it is meant. `kubectl get ciliumlocalredirectpolicies -A` lists them; `cilium-dbg
 lrp list` in the agent's pod shows what is active on this node.
+
+Versions: any with enable-local-redirect-policy.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -15,9 +15,14 @@ usual workaround: once Cilium knows the address as the node's, its identity is "
 "world", so a policy that allowed world or 169.254.0.0/16 (CIDR rules never match the host) no
 longer covers it.
 
+By hand: `hubble observe --verdict DROPPED --port 53`, or `cilium-dbg monitor -t drop` in the
+agent's pod.
+
 Fix: allow egress on UDP and TCP port 53 to the entity host where Cilium knows the address (HDP102
 absent from the report), else to the address as a CIDR. `hubble observe --verdict DROPPED` names
 the policy.
+
+Versions: any.
 "#;
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -17,7 +17,11 @@ an address that Cilium did not know still worked. Since 1.16.5 (commit 2932ac49d
 of native routing: out of the only external device (HDP201), or into a failing route lookup
 (HDP202). This is the regression of cilium issue 36761: "it worked before the upgrade".
 
+By hand: `cilium-dbg version` and `cilium-dbg status | grep Routing`, which says `Network: Tunnel`.
+
 Fix: do not downgrade; make the address known to Cilium, or use bpf.hostLegacyRouting (see HDP201).
+
+Versions: tunnel mode since 1.16.5; the last one that passed them is 1.16.4.
 "#;
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -15,8 +15,13 @@ Cilium follows the node's addresses live; a change is in its map within about a 
 difference means an agent that is stuck or not running, or a release that this probe judges
 wrongly. The datapath goes by the map, whatever the address looks like.
 
+By hand: `ip addr` against `cilium-dbg bpf endpoint list` in the agent's pod: entries of the host
+say `(localhost)`.
+
 Fix: look at the agent (HDP214, `kubectl -n kube-system logs ds/cilium`), and restart it on this
 node.
+
+Versions: any.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

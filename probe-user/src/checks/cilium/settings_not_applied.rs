@@ -14,7 +14,12 @@ The agent reads its settings when it starts. After a change of the ConfigMap (or
 without rollOutCiliumPods) it goes on with the old ones until its pod is restarted on this very
 node.
 
+By hand: compare `kubectl -n kube-system get configmap cilium-config -o yaml` with
+`cilium-dbg config --all` in the agent's pod on this node.
+
 Fix: restart the agent on this node, then check again.
+
+Versions: any.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -16,7 +16,11 @@ cilium_snat_v4_external with the address as its remote end is therefore the trac
 Entries live as long as the connection tracking ones (a minute or so for UDP, hours for TCP), so a
 few may remain after a repair.
 
+By hand: `cilium-dbg bpf nat list | grep 169.254.116.108` in the agent's pod.
+
 Fix: see HDP201 if queries still leak. If they do not any more, the entries go by themselves.
+
+Versions: any with BPF masquerade.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -17,9 +17,14 @@ is local, and Cilium drops the packet with reason 169, "FIB lookup failed", ext 
 with another end: an address in Cilium's map of endpoints would never come this far. 1.18.2 and
 1.19 pass such packets to the node instead.
 
+By hand: `cilium-dbg monitor -t drop` in the agent's pod says `FIB lookup failed` while a pod asks;
+`cilium-dbg metrics list | grep -i fib` counts.
+
 Fix, one of these: give lo the address with scope global, so that Cilium learns it (works live);
 bpf.hostLegacyRouting: true; local-max-addr-scope: "254"; forwardKubeDNSToHost: false on Talos and a
 restart of CoreDNS; or an upgrade to 1.18.2, as long as the node has several external devices.
+
+Versions: native routing: 1.15 to 1.18.1. Tunnel mode: 1.16.5 to 1.18.1. Fixed in 1.18.2 and 1.19.
 "#;
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -22,9 +22,17 @@ scopes up to 252 (HDP102); or it is on a device that this release does not learn
 HDP206). In tunnel mode releases up to 1.16.4 passed such packets to the node; since 1.16.5 they do
 not (cilium issue 36761). 1.18.2 and 1.19 fix the case of several devices (HDP202), not this one.
 
+By hand: `cilium-dbg status | grep Routing` says `Host: BPF`;
+`cilium-dbg bpf endpoint list | grep 169.254.116.108` is empty;
+`tcpdump -ni eth0 host 169.254.116.108` on the node sees the queries leave;
+`cilium-dbg bpf nat list | grep 169.254.116.108` keeps their trace.
+
 Fix, one of these: give lo the address with scope global, so that Cilium learns it (works live);
 bpf.hostLegacyRouting: true; local-max-addr-scope: "254"; or forwardKubeDNSToHost: false on Talos
 and a restart of CoreDNS. Excluding 169.254.0.0/16 from masquerading does not help (HDP208).
+
+Versions: native routing: every release from 1.15 to 1.19.0-pre.0. Tunnel mode: since 1.16.5.
+Releases after 1.19.0-pre.0 were not measured.
 "#;
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

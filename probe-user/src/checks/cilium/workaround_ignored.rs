@@ -14,8 +14,13 @@ Releases 1.15.0 to 1.15.7 and 1.16.0 leave out lo when they collect the node's a
 usual workaround does nothing there: the address stays unknown to Cilium. An entry in
 exclude-local-address has the same effect in every release.
 
+By hand: `cilium-dbg version`, and `cilium-dbg bpf endpoint list`, which has no entry for the
+address.
+
 Fix: upgrade to 1.15.8, 1.16.1 or later (and take the address out of exclude-local-address), or use
 bpf.hostLegacyRouting: true.
+
+Versions: 1.15.0 to 1.15.7, and 1.16.0.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -17,8 +17,13 @@ The address is known to Cilium as the node's (scope global on lo), so BPF host r
 deliver to it; and bpf.hostLegacyRouting is true, which delivers whatever Cilium knows. Legacy host
 routing costs the eBPF speed-up on every packet between pods and the outside.
 
+By hand: `cilium-dbg status | grep Routing` says `Host: Legacy`, and `ip addr show lo` says
+`scope global`.
+
 Fix: take one away. Usually hostLegacyRouting: false, with the address on lo kept on *every* node:
 check each node first, and restart the agents node by node.
+
+Versions: any Cilium that learns addresses of lo: 1.15.8, 1.16.1 and later.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

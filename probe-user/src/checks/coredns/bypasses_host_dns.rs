@@ -16,8 +16,14 @@ forwardKubeDNSToHost is true, so a CoreDNS that was started before (or after it 
 asks the real upstreams. Cluster DNS then works or fails for reasons of its own, and the node's
 cache is unused. Pods with dnsPolicy Default may still ask the address themselves.
 
+By hand: `kubectl -n kube-system get configmap coredns -o yaml` (the line `forward .`), and the
+nameserver of /etc/resolv.conf in CoreDNS' pod, which `cat /proc/PID/root/etc/resolv.conf` shows on
+the node.
+
 Fix: if host DNS is meant to be used, restart CoreDNS (kubectl -n kube-system rollout restart
 deploy/coredns) and look at `forward .` in its ConfigMap. If not, there is nothing to repair.
+
+Versions: Talos offers forwardKubeDNSToHost from 1.7 on, this address from 1.8 on.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

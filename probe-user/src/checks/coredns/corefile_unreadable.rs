@@ -12,8 +12,13 @@ The probe reads the Corefile named on CoreDNS's command line through /proc/PID/r
 resolv.conf it may point to. Without them it cannot be said whether CoreDNS asks the address at all
 (HDP302). The verdict on the way to the address is not touched.
 
+By hand: `tr '\\0' ' ' < /proc/PID/cmdline` of CoreDNS names its Corefile;
+`cat /proc/PID/root/etc/coredns/Corefile` reads it.
+
 Fix: run with hostPID and privileged, so that /proc/PID/root of CoreDNS is readable; or read
 `kubectl -n kube-system get configmap coredns -o yaml` yourself.
+
+Versions: any.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

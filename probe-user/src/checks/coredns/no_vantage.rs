@@ -14,8 +14,13 @@ Queries of the node itself never pass Cilium's pod datapath: they work while eve
 node alone never passes. Usually there is CoreDNS, some other pod, or Cilium's health endpoint
 (lxc_health, on every node); none of them was found or could be entered.
 
+By hand: `ip link | grep lxc` shows the pods' devices, and `pgrep -a coredns` whether their
+processes are visible.
+
 Fix: run with hostPID so that pods' processes are visible, let Cilium's health endpoint run, or
 name a namespace: --vantage netns=/proc/PID/ns/net,name=NAME.
+
+Versions: any.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

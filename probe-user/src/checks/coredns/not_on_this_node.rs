@@ -12,8 +12,12 @@ CoreDNS forwards to the host DNS of the node that it runs on. Where it does not 
 other pods, or from Cilium's health endpoint (which is on every node), shows the same datapath. A
 network policy for CoreDNS is not part of that.
 
+By hand: `kubectl -n kube-system get pods -l k8s-app=kube-dns -o wide`.
+
 Fix: nothing. To check the path that really carries queries, run the check where CoreDNS is:
 kubectl -n kube-system get pods -l k8s-app=kube-dns -o wide.
+
+Versions: any.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -17,7 +17,11 @@ Its queries never pass a pod's device or Cilium's pod datapath, and work where p
 not. Its own path decides the verdict. Pods that ask the address themselves (dnsPolicy Default on
 Talos) go another way: where that is broken, it stands here as a warning.
 
+By hand: `kubectl -n kube-system get pod POD -o jsonpath='{.spec.hostNetwork}'`.
+
 Fix: nothing, unless pods ask the address themselves; then see the finding of their queries.
+
+Versions: any.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

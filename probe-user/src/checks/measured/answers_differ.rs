@@ -17,8 +17,12 @@ The same server should say the same to everybody. Different response codes point
 servers: an answer from outside, a second server on the address, or an upstream that fails now and
 then. Different addresses alone can also come from an upstream that balances load.
 
+By hand: `dig +short @ADDRESS NAME` from a pod and on the node.
+
 Fix: compare the traces: whose answers are from the node's socket. Ask again with --qname of a name
 whose answer never changes.
+
+Versions: any.
 ";
 
 /// Name and type.

@@ -10,8 +10,13 @@ Something came back, but it is not a DNS message that answers the question.
 The packets get there and back. What listens on the port is not a DNS server, or something on the
 way rewrites the payload.
 
+By hand: `dig @ADDRESS example.com` says `malformed` or `mismatch`; `ss -lnup 'sport = :53'` names
+the process.
+
 Fix: see who holds the port (the report's listeners name the process), and what a transparent proxy
 or a Cilium L7 policy does with port 53.
+
+Versions: any.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -17,7 +17,11 @@ rules. On Talos (1.14 and later) the IPv6 address has scope global by itself, so
 while the IPv4 one has scope host. Clients that try both hide the broken one behind a delay of
 seconds.
 
+By hand: `dig @IPV4 example.com` and `dig @IPV6 example.com`, from a pod.
+
 Fix: the one of the root, which names the address.
+
+Versions: Talos 1.14 and later has both, with a pod CIDR of each family.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

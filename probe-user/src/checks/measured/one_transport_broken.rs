@@ -18,8 +18,12 @@ only (HDP104), a firewall or a network policy with a rule for one protocol are t
 It hides well: dig uses UDP, so a broken TCP shows only with large answers, and with resolvers that
 prefer TCP.
 
+By hand: `dig +notcp @ADDRESS example.com` and `dig +tcp @ADDRESS example.com`, from a pod.
+
 Fix: the one of the root, if one is named; else compare the two traces in the report, and look for
 rules that name a protocol.
+
+Versions: any.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -9,9 +9,14 @@ const EXPLAIN: &str = r#"The node refused the query: an ICMP port unreachable, o
 The query reached the node and no socket wanted it, or a firewall rule rejected it (HDP108). The
 datapath is fine. Clients see it at once, as "connection refused", not as a timeout.
 
+By hand: `dig @ADDRESS example.com` from a pod says `connection refused`; `ss -lnup 'sport = :53'`
+on the node.
+
 Fix: the one of the root: HDP103 (nobody listens), HDP104 (one transport or address only), HDP108
 (a rule that rejects). Without a root: a socket is there, so see who sends the refusal with
 `hostdns-probe trace`.
+
+Versions: any.
 "#;
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

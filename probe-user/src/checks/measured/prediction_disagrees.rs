@@ -16,8 +16,13 @@ in the way: the root is then named by its own finding. A leak or drop where an a
 predicted, or an answer where a leak was, means that a fact is stale (HDP203, HDP210), or that this
 release behaves differently from the measured ones.
 
+By hand: `hostdns-probe check -v` shows every step of the prediction and every trace: the first
+that does not fit is the place.
+
 Fix: nothing by itself. If no other finding explains the difference, please report it, with the JSON
 report.
+
+Versions: 1.15 to 1.19.0-pre.0 are predicted; of newer ones nothing is said.
 "#;
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

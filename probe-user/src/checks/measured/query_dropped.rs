@@ -14,8 +14,13 @@ it is a finding of its own: HDP202 (FIB lookup failed), HDP213 (policy), HDP107 
 SKB_CSUM and UDP_CSUM, a broken checksum offload; TC_INGRESS without a Cilium reason, some tc
 program freed it.
 
+By hand: `cilium-dbg monitor -t drop` for Cilium's own,
+`bpftrace -e 'tracepoint:skb:kfree_skb { @[args->reason] = count(); }'` for the kernel's.
+
 Fix: the one of the root. Without a root, look the reason up in the kernel's dropreason-core.h, and
 run `cilium-dbg monitor -t drop` while you repeat the query.
+
+Versions: drop reasons since Linux 5.17.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -11,8 +11,13 @@ It was seen at the egress of an external, tunnel or encryption device. That deci
 still comes is from a server outside that happens to have the same address, and must not pass for
 the node's. Link-local addresses are not routed, so normally nobody answers and dig times out.
 
+By hand: `tcpdump -ni any host ADDRESS and port 53` on the node, while a pod asks: the query is
+seen on an external device.
+
 Fix: the one of the root: HDP201 (Cilium does not know the address), HDP101 (the address is not on
 the node), HDP106 (no local route). Without a root, see `ip route get ADDRESS` on the node.
+
+Versions: see the root.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

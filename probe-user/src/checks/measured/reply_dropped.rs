@@ -11,8 +11,13 @@ exceeded", is the special one: Talos' host DNS sends its answers with IP TTL 2, 
 exactly one hop. Any additional hop between the server and the pod (a proxy, a second namespace, a
 router) kills them.
 
+By hand: `cilium-dbg monitor -t drop` in the agent's pod; `tcpdump -vni any src host ADDRESS` shows
+the TTL.
+
 Fix: TTL exceeded: take the extra hop away; the TTL is built into Talos. Other reasons: a policy on
 the way in to the pod (133), or the packet filter's output or forward chain (NETFILTER_DROP).
+
+Versions: Talos 1.8 and later answers with TTL 2.
 "#;
 
 /// Cilium's `DROP_TTL_EXCEEDED`.

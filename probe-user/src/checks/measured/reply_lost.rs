@@ -11,8 +11,13 @@ The query reached the server's socket and an answer left it. It was last seen at
 no drop was reported, and it did not reach the pod. siderolabs/talos issue 10002 reports this half:
 host DNS logs the answer, CoreDNS times out. The request is fine, so nothing of HDP201 applies.
 
+By hand: `tcpdump -ni any host ADDRESS and port 53` on the node shows where the answer is seen
+last.
+
 Fix: look at the device after the last sighting: a tc program that consumes the packet, a wrong
 route back to the pod (`ip route get POD-IP from ADDRESS`), or a peer device that is down.
+
+Versions: any.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -17,8 +17,13 @@ The packets get there and back; the time passes in the server, which waits for i
 trace shows it: the gap lies between the server's socket in and its answer. CoreDNS gives an
 upstream 5 seconds and clients often give up after 5, so this is close to an outage.
 
+By hand: `hostdns-probe query --repeat 20` shows loss and percentiles; `dig @UPSTREAM example.com`
+the upstream's own time.
+
 Fix: the node's upstream resolvers (their distance, their load, a dead first one in the list).
 Talos: `talosctl -n NODE get dnsupstreams`, `talosctl -n NODE logs dns-resolve-cache`.
+
+Versions: any.
 ";
 
 /// Half of a vantage's answers take longer: a healthy cache answers in a millisecond, an upstream in tens.

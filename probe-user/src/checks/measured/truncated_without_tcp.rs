@@ -15,7 +15,11 @@ An answer over UDP was truncated, and TCP does not work.
 TC in an answer says: ask again over TCP. Where TCP to the server is broken, names with large
 answers cannot be resolved at all, while small ones work. It looks random to users.
 
+By hand: `dig +ignore @ADDRESS NAME` shows the flag tc, and `dig +tcp @ADDRESS NAME` times out.
+
 Fix: make TCP port 53 work (HDP104, HDP408, HDP108); the root stands beside it.
+
+Versions: any.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -10,9 +10,13 @@ The query reached the server's socket, and the server did not answer in time.
 The datapath did its work. The server waits for its own upstreams, or it hangs: a slow or dead
 upstream shows like this when the server gives no SERVFAIL of its own before the time is up.
 
+By hand: `dig @ADDRESS example.com` on the node itself takes as long.
+
 Fix: ask the node's upstreams directly. Talos: `talosctl -n NODE get dnsupstreams` says which are
 healthy, `talosctl -n NODE logs dns-resolve-cache` what happened, `talosctl -n NODE get resolvers`
 whom it asks.
+
+Versions: any.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

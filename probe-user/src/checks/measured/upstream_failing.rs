@@ -14,9 +14,14 @@ Forwarding works, but the answer is an error: the server's upstreams fail.
 Any DNS response proves that the packets get there and back, so the datapath passes. SERVFAIL means
 that the server got no usable answer from its upstreams; REFUSED, that it does not want to answer.
 
+By hand: `dig @ADDRESS example.com` on the node shows the same status; then ask each upstream with
+`dig @UPSTREAM example.com`.
+
 Fix: the resolvers of the node. Talos: machine.network.nameservers (or a ResolverConfig document),
 `talosctl -n NODE get dnsupstreams` for their health. Check that the node itself reaches them, UDP
 and TCP port 53 (or 853 and 443 for DoT and DoH).
+
+Versions: any.
 ";
 
 const FAILING: [&str; 5] = ["SERVFAIL", "REFUSED", "NOTIMP", "FORMERR", "NOTAUTH"];

@@ -18,9 +18,14 @@ machine.features.hostDNS.forwardKubeDNSToHost (Talos 1.8 and later; from 1.9 onl
 CIDR). CoreDNS reads its upstreams when it starts, so it may still ask an address that is long
 gone.
 
+By hand: `ip addr | grep 169.254.116.108` shows nothing, and `ip route get 169.254.116.108` names a
+gateway. Talos: `talosctl -n NODE get addresses | grep 169.254.116.108`.
+
 Fix: either let the node serve the address again (Talos: hostDNS enabled and forwardKubeDNSToHost
 true; node-local-dns: see that its pod runs on this node), or stop asking it: restart CoreDNS so
 that it reads the node's resolv.conf anew.
+
+Versions: Talos 1.8 and later has the address; 1.7 used a ClusterIP.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -16,8 +16,12 @@ unknown to them whatever its scope (1.17 and later learn it). That was the first
 issue 36761. An address on an external device may also collide with another machine's on that
 network.
 
+By hand: `ip addr | grep -B2 ADDRESS` names the device.
+
 Fix: where Cilium does not know it (HDP201, HDP202), put the address on lo too, with scope global
 (Cilium 1.15.8, 1.16.1 and later), or upgrade to 1.17 or later, or use bpf.hostLegacyRouting.
+
+Versions: Cilium 1.15.8 to 1.15.x and 1.16.x do not learn it; 1.17 and later do.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -14,9 +14,16 @@ DNS address on lo with scope host, which is 254. To Cilium the address is then "
 host routing that is fatal for pods (HDP201, HDP202); with legacy host routing it does no harm.
 That is the secret of the well-known workaround: not that the address is there, but its scope.
 
+By hand: `ip addr show lo` says `scope host`;
+`kubectl -n kube-system get configmap cilium-config -o yaml | grep local-max-addr-scope`;
+`cilium-dbg bpf endpoint list` in the agent's pod has no entry for the address.
+
 Fix: give lo the address with scope global (Talos machine configuration), or raise
 local-max-addr-scope to 254, or use bpf.hostLegacyRouting. `ip addr replace` does not change a
 scope.
+
+Versions: Talos 1.8 and later sets scope host; Cilium's limit of 252 holds in every release from
+1.15 to 1.19.0-pre.0.
 "#;
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

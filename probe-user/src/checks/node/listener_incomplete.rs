@@ -16,9 +16,13 @@ The server listens, but not over both transports or not on every address.
 DNS needs UDP and TCP: a truncated answer is asked for again over TCP, and some resolvers use TCP
 only. Pods that use the missing half fail while a quick test with the other one looks fine.
 
+By hand: `ss -lnup 'sport = :53'` and `ss -lntp 'sport = :53'`: the address should be in both.
+
 Fix: Talos listens on both; `talosctl -n NODE get dnsresolvecache` shows which of udp- and tcp- is
 not running. Another server: bind it to the address over UDP and TCP, and to the IPv6 address if
 there is one. A process that took the port first is named in the report's listeners.
+
+Versions: any.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

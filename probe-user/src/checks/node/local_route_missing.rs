@@ -14,8 +14,13 @@ The kernel adds a route of type local for every address and takes it away when t
 down, or when somebody flushes the table. Without it the node does not take packets to the address
 for its own and sends them to the default gateway.
 
+By hand: `ip route show table local | grep ADDRESS` shows nothing while `ip addr` shows the
+address.
+
 Fix: bring the device up (`ip link set DEVICE up`), or remove the address and add it again. Then
 look for what flushed the table: `ip route show table local`, `ip rule`.
+
+Versions: any.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -17,9 +17,13 @@ datapath is fine; the server is not there. On Talos host DNS is part of machined
 soon as hostDNS is enabled with forwardKubeDNSToHost; node-local-dns is a pod of its own on every
 node.
 
+By hand: `ss -lnup 'sport = :53'` and `ss -lntp 'sport = :53'` on the node.
+
 Fix: Talos: `talosctl -n NODE get dnsresolvecache` should list udp- and tcp- of the address as
 running; `talosctl -n NODE logs dns-resolve-cache` says why not. node-local-dns: look at its pod on
 this node.
+
+Versions: any.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -13,8 +13,13 @@ NetworkDefaultActionConfig or NetworkRuleConfig documents; in block mode it acce
 host DNS address from the pod and service CIDRs of the *machine configuration*. Where Cilium hands
 out pod addresses from another range than cluster.network.podSubnets, queries are blocked.
 
+By hand: `nft list ruleset | grep -n -e drop -e reject` (Talos:
+`talosctl -n NODE get nftableschain`), and which chain a rule for the pods' range is missing in.
+
 Fix: make podSubnets match Cilium's pod range, or accept UDP and TCP port 53 from that range. Other
 systems: an nftables, firewalld or ufw rule does the same.
+
+Versions: Talos' ingress firewall is there from 1.6 on.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -17,8 +17,13 @@ back to the pod is cilium_host. So the query dies as it enters, with the kernel'
 IP_RPFILTER. Cilium switches the filter off on its own devices; the higher of "all" and the
 device's own value counts, so a hardening sysctl for "all" brings it back.
 
+By hand: `sysctl -a 2>/dev/null | grep '\.rp_filter = 1'`; `nstat -az TcpExtIPReversePathFilter`
+counts the drops.
+
 Fix: net.ipv4.conf.all.rp_filter 0 (or 2, loose), and see that nothing sets it again for lxc
 devices.
+
+Versions: any Cilium without endpoint routes.
 "#;
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

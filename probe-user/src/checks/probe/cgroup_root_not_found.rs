@@ -12,8 +12,14 @@ receive, the host DNS server's too. In a private cgroup namespace the mount show
 and attaching there would see this container alone. Nothing is concluded from the silence of the
 socket hook then; devices are still watched.
 
+By hand: `ls -id /sys/fs/cgroup` shows 1 at the root, and `stat -fc %T /sys/fs/cgroup` shows
+cgroup2fs.
+
 Fix: give the probe hostPID and the host's /sys/fs/cgroup (deploy/daemonset.yaml does), or name the
 root with --cgroup-root. Its directory has inode 1.
+
+Versions: cgroup v2 alone; private cgroup namespaces are what container runtimes give by default
+there.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -12,7 +12,11 @@ overflows when this process gets no CPU for long. What was seen still counts: a 
 proof. But a packet that was not seen again may have been in a lost event, so it is unknown instead
 of lost.
 
+By hand: the report's `events` member has seen and lost; `top` on the node shows who takes the CPU.
+
 Fix: run the check again. If it stays, the node is starved of CPU: give the probe a CPU request.
+
+Versions: any.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

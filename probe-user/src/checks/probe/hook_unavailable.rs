@@ -11,9 +11,14 @@ Each hook covers one place: a socket, the head of a device's ingress or egress, 
 drop and transmit points. Where one is missing, a packet may pass unseen. The report then claims no
 loss that this hook could have explained; leaks and drops that other hooks saw still stand.
 
+By hand: `hostdns-probe check -v` lists every hook with its reason; `bpftool net` and
+`bpftool link` show what is attached.
+
 Fix: read the reason beside the hook. Kernels before 6.6 have no tcx (clsact takes its place),
 lockdown confidentiality forbids reading kernel memory, and a device may have gone between listing
 and attaching.
+
+Versions: tcx since Linux 6.6; drop reasons since 5.17.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -11,10 +11,16 @@ Loading eBPF programs, attaching them and entering a pod's network namespace nee
 Without them the packets cannot be followed: a query that gets no answer is then just that, and
 nobody can say whether it was dropped, leaked or never answered.
 
+By hand: `capsh --print` in the probe's container, or CapEff in /proc/self/status, shows what is
+held.
+
 Fix: run as root in the node's namespaces. On a cluster, `kubectl debug node/NAME
 --profile=sysadmin`, or the DaemonSet of deploy/ (privileged, hostNetwork, hostPID). With
 capabilities alone: CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN (setns) and CAP_SYS_PTRACE
 (namespaces of other processes).
+
+Versions: any kernel; CAP_BPF and CAP_PERFMON are their own since Linux 5.8, before that
+CAP_SYS_ADMIN.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -12,7 +12,11 @@ Queries from pods are asked from inside their own network namespace; nothing is 
 started there. Entering needs CAP_SYS_ADMIN and a /proc that shows the pod's processes. A pod that
 just ended looks the same.
 
+By hand: `nsenter -t PID -n ip addr` as root, with a PID of the pod.
+
 Fix: run with hostPID and privileged, or name a namespace yourself: --vantage netns=PATH,name=NAME.
+
+Versions: any.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -11,8 +11,12 @@ The programs on kfree_skb and net_dev_start_xmit read kernel structures through 
 type information (/sys/kernel/btf/vmlinux). Without it a dropped packet is only seen to vanish, and
 the address that a leaked one leaves with is not known.
 
+By hand: `ls -l /sys/kernel/btf/vmlinux`, in the probe's container too.
+
 Fix: a kernel built with CONFIG_DEBUG_INFO_BTF=y (every distribution kernel since about 5.8, and
 Talos). In a container, mount the host's /sys.
+
+Versions: Linux with CONFIG_DEBUG_INFO_BTF, 5.4 and later; kernels are tested from 6.1 on.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -11,8 +11,13 @@ The check's time was up before every question was asked or answered.
 The whole check has a budget (--budget, 20 s) and each query its own limit (--timeout, 5 s). What
 was not asked is unknown; the rest is judged as usual.
 
+By hand: `hostdns-probe query` asks alone, without hooks and judgement, and shows which answers are
+slow.
+
 Fix: raise --budget, or ask less: fewer --vantage, one --address. Many pods that all wait for a slow
 server is the usual reason; see HDP406 and HDP410.
+
+Versions: any.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -12,9 +12,14 @@ The verdict rests on what was measured. Facts explain it: Cilium's agent socket 
 sockets that listen, the packet filter. A source that refuses costs the prediction and some causes,
 not the verdict itself.
 
+By hand: `curl --unix-socket /var/run/cilium/cilium.sock http://localhost/v1/healthz` and
+`ls /sys/fs/bpf/tc/globals`, on the node and in the probe's container.
+
 Fix: the finding names each source and its error. Usual reasons: /var/run/cilium or /sys/fs/bpf is
 not mounted into the probe's container, the agent is restarting, or a path differs
 (--cilium-socket, --bpf-root, --proc-root, --host-root).
+
+Versions: the agent's API is read as 1.15 and as 1.16 and later shape it.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

@@ -12,8 +12,12 @@ Cilium changes the layout of its maps between releases. The probe reads only siz
 (1.15 to 1.19.0-pre.0) and guesses nothing. What the map would have told is missing from the report;
 what was measured is not touched.
 
+By hand: `bpftool map show pinned /sys/fs/bpf/tc/globals/cilium_lxc` prints key and value size.
+
 Fix: use a newer hostdns-probe. Until then `cilium-dbg bpf endpoint list` and `cilium-dbg bpf
 ipcache get ADDRESS` in the agent's pod show the same.
+
+Versions: layouts of Cilium 1.15 to 1.19.0-pre.0 are known.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {
