@@ -107,6 +107,7 @@ pub const REGISTRY: &[Check] = &[
     probe::unknown_map_layout::CHECK,
     probe::namespace_unreachable::CHECK,
     probe::out_of_time::CHECK,
+    probe::talos_resources_differ::CHECK,
     node::address_absent::CHECK,
     node::address_scope_hidden::CHECK,
     node::nobody_listens::CHECK,

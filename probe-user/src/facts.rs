@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(all(feature = "probe", target_os = "linux"))]
 mod gather;
+mod talos;
+
+pub use talos::{Talos, TalosAddress, TalosCache, TalosHostDns, TalosUpstream};
 
 #[cfg(all(feature = "probe", target_os = "linux"))]
 pub use gather::{Sources, cilium_drops, gather, refresh, translated_sources};
@@ -97,6 +100,9 @@ pub struct Facts {
     pub cilium: Cilium,
     pub pods: Fact<Vec<Pod>>,
     pub coredns: Fact<Vec<Corefile>>,
+    /// What Talos says, where files with its resources were given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub talos: Option<Talos>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -35,6 +35,7 @@ codes! {
     7 UnknownMapLayout "unknown-map-layout",
     8 NamespaceUnreachable "namespace-unreachable",
     9 OutOfTime "out-of-time",
+    10 TalosResourcesDiffer "talos-resources-differ",
     101 AddressAbsent "address-absent",
     102 AddressScopeHidden "address-scope-hidden-from-cilium",
     103 NobodyListens "nobody-listens",

@@ -64,6 +64,11 @@ pub struct SourceArgs {
     /// above, except for procfs, are then looked for below it
     #[arg(long, value_name = "DIR")]
     pub host_root: Option<PathBuf>,
+    /// Talos' resources of this node: what `talosctl get TYPE -o yaml` (or json) printed, of one type or of several
+    /// behind each other: hostdnsconfig, addresses, addressspecs (also with --namespace network-config), resolvers,
+    /// dnsupstream, dnsresolvecache. May be given several times
+    #[arg(long, value_name = "FILE")]
+    pub talos_resources: Vec<PathBuf>,
 }
 
 impl SourceArgs {
@@ -103,6 +108,7 @@ impl SourceArgs {
             proc_root: self.proc_root(),
             host_root: self.host_root.clone(),
             btf: "/sys/kernel/btf/vmlinux".into(),
+            talos_resources: self.talos_resources.clone(),
         }
     }
 

@@ -26,6 +26,7 @@ mod rtnetlink;
 mod settings;
 mod sockets;
 mod state;
+mod talos;
 
 /// Where facts are looked for, and about which addresses.
 #[derive(Clone, Debug)]
@@ -46,6 +47,8 @@ pub struct Sources {
     pub host_root: Option<PathBuf>,
     /// The kernel's own BTF.
     pub btf: PathBuf,
+    /// Output of `talosctl get`; none: nothing is known from Talos.
+    pub talos_resources: Vec<PathBuf>,
 }
 
 impl Default for Sources {
@@ -60,6 +63,7 @@ impl Default for Sources {
             proc_root: "/proc".into(),
             host_root: None,
             btf: "/sys/kernel/btf/vmlinux".into(),
+            talos_resources: Vec::new(),
         }
     }
 }
@@ -77,12 +81,13 @@ const READER_LIMIT: Duration = Duration::from_secs(3);
 
 /// Gathers everything, in the network namespace of the caller: the node's.
 pub async fn gather(sources: &Sources) -> Facts {
-    let (kernel, network, processes, firewall, cilium, agent) = tokio::join!(
+    let (kernel, network, processes, firewall, cilium, talos, agent) = tokio::join!(
         on_thread(sources, "kernel", kernel::read),
         on_thread(sources, "network", network::read),
         on_thread(sources, "processes", of_processes),
         on_thread(sources, "firewall", |_| firewall::read()),
         on_thread(sources, "maps", of_cilium),
+        on_thread(sources, "Talos' resources", |s| talos::Dump::read(&s.talos_resources)),
         agent::Agent::ask(&sources.cilium_socket),
     );
     let mut facts = Facts::default();
@@ -111,6 +116,13 @@ pub async fn gather(sources: &Sources) -> Facts {
     match kernel {
         Ok(kernel) => facts.kernel = kernel,
         Err(why) => tracing::warn!("{why}"),
+    }
+    if !sources.talos_resources.is_empty() {
+        let own = facts.network.addresses.get().map(Vec::as_slice);
+        facts.talos = Some(match talos {
+            Ok(dump) => dump.facts(&sources.targets.addresses, own),
+            Err(why) => super::Talos::unknown(&why, "--talos-resources"),
+        });
     }
     facts.firewall = firewall.unwrap_or_else(|why| Fact::unavailable(why, "nf_tables"));
     let of_cilium = cilium.inspect_err(|why| tracing::warn!("{why}"));

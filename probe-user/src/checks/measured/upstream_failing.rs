@@ -48,6 +48,8 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         })
         .collect();
     lines.truncate(6);
+    let upstreams = case.facts.talos.iter().flat_map(|talos| talos.upstreams.get()).flatten();
+    lines.extend(upstreams.filter(|one| !one.healthy).map(|one| format!("Talos calls {} unhealthy", one.address)));
     let mut look = Remedy::new("Repair the resolvers that the node's server asks.");
     if remedy::is_talos(first.query.address.ip()) {
         look = look
@@ -71,6 +73,13 @@ mod tests {
     fn is_a_warning_only() {
         let finding = Scene::new().coredns(Fate::Rcode("SERVFAIL")).finding("HDP407").unwrap();
         assert_eq!(finding.severity, Severity::Warn);
+        let upstreams = [("1.1.1.1:53", true), ("9.9.9.9:53", false)]
+            .map(|(address, healthy)| crate::facts::TalosUpstream { address: address.into(), healthy });
+        let scene = Scene::new().coredns(Fate::Rcode("SERVFAIL")).facts(|f| {
+            let upstreams = crate::checks::testing::known(upstreams.to_vec());
+            f.talos = Some(crate::facts::Talos { upstreams, ..Default::default() });
+        });
+        assert_eq!(scene.finding("HDP407").unwrap().evidence.last().unwrap(), "Talos calls 9.9.9.9:53 unhealthy");
         assert_eq!(Scene::new().coredns(Fate::Rcode("NXDOMAIN")).finding("HDP407"), None);
     }
 }

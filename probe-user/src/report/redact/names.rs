@@ -38,6 +38,13 @@ impl Names {
             kinds.extend("namespace", pod.namespace.as_deref());
             kinds.extend("container", pod.container.as_deref());
         }
+        for conf in [&facts.network.resolv_conf, &facts.network.pod_resolv_conf] {
+            for domain in conf.get().into_iter().flat_map(|conf| &conf.search) {
+                kinds.add("domain", domain);
+            }
+        }
+        let talos = facts.talos.as_ref().and_then(|talos| talos.node.get());
+        kinds.extend("node", talos.map(String::as_str).filter(|node| node.parse::<std::net::IpAddr>().is_err()));
         for file in facts.coredns.get().into_iter().flatten() {
             kinds.add("pod", &file.pod);
             for server in &file.forwards_to {

@@ -1,0 +1,344 @@
+//! Talos' resources, from files with the output of `talosctl get TYPE -o yaml` or `-o json`: YAML documents behind each
+//! other, or JSON objects behind each other. What is not understood is left out and told by file, document and field;
+//! types that are not of interest (a machine configuration with its secrets) are not looked into.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::Read as _,
+    net::IpAddr,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::facts::{Fact, InterfaceAddress, Talos, TalosAddress, TalosCache, TalosHostDns, TalosUpstream};
+
+const MAX_FILE: u64 = 16 << 20;
+const MAX_DOCUMENTS: usize = 20_000;
+const MAX_DEPTH: usize = 32;
+/// Gaps beyond this are counted.
+const MAX_GAPS: usize = 20;
+
+/// What `talosctl` writes of each resource.
+#[derive(Debug, Deserialize)]
+struct Resource {
+    #[serde(default)]
+    node: String,
+    metadata: Metadata,
+    #[serde(default)]
+    spec: Value,
+    /// File and document.
+    #[serde(skip)]
+    place: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    namespace: String,
+    r#type: String,
+    id: String,
+    #[serde(default)]
+    phase: String,
+}
+
+/// Everything the files have that is of interest.
+#[derive(Debug, Default)]
+pub(super) struct Dump {
+    files: Vec<PathBuf>,
+    resources: Vec<Resource>,
+    gaps: Vec<String>,
+}
+
+const HOST_DNS: &str = "HostDNSConfigs.net.talos.dev";
+const ADDRESS: &str = "AddressStatuses.net.talos.dev";
+const ADDRESS_SPEC: &str = "AddressSpecs.net.talos.dev";
+const RESOLVER: &str = "ResolverStatuses.net.talos.dev";
+const UPSTREAM: &str = "DNSUpstreams.net.talos.dev";
+const CACHE: &str = "DNSResolveCaches.net.talos.dev";
+
+impl Dump {
+    pub(super) fn read(files: &[PathBuf]) -> Self {
+        let mut dump = Self { files: files.to_vec(), ..Self::default() };
+        for file in files {
+            match read(file) {
+                Ok(text) => dump.take(&file.display().to_string(), &text),
+                Err(why) => dump.gap(format!("{}: {why}", file.display())),
+            }
+        }
+        dump
+    }
+
+    fn take(&mut self, file: &str, text: &str) {
+        let documents = if text.trim_start().starts_with('{') { json(text) } else { yaml(text) };
+        let mut number = 0;
+        for document in documents {
+            number += 1;
+            if number > MAX_DOCUMENTS {
+                self.gap(format!("{file}: it has more than {MAX_DOCUMENTS} documents; the rest was left out"));
+                break;
+            }
+            let place = format!("{file}: document {number}");
+            match document {
+                Ok(None) => number -= 1, // nothing between two separators
+                Ok(Some(mut resource)) if is_wanted(&resource) => {
+                    resource.place = place;
+                    self.resources.push(resource);
+                }
+                Ok(Some(_)) => {}
+                Err(why) => self.gap(format!("{place}: {why}")),
+            }
+        }
+        if number == 0 {
+            self.gap(format!("{file}: it has no resources in it; is it the output of `talosctl get ... -o yaml`?"));
+        }
+    }
+
+    fn gap(&mut self, why: String) {
+        if self.gaps.len() < MAX_GAPS {
+            self.gaps.push(why);
+        }
+    }
+
+    /// The facts of this node, told apart from others by its addresses.
+    pub(super) fn facts(mut self, targets: &[IpAddr], own: Option<&[InterfaceAddress]>) -> Talos {
+        let source = self.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+        let nodes: BTreeSet<String> =
+            self.resources.iter().filter(|r| !r.node.is_empty()).map(|r| r.node.clone()).collect();
+        let is_own = |node: &str| {
+            let own = own.unwrap_or_default();
+            node.parse::<IpAddr>().is_ok_and(|address| own.iter().any(|held| held.address == address))
+        };
+        let named: Vec<&String> = nodes.iter().collect();
+        let node = match (named.as_slice(), named.iter().find(|node| is_own(node))) {
+            (_, Some(node)) => Fact::known((*node).clone(), &source),
+            // talosctl may know it by another name or address.
+            ([only], None) => Fact::known((*only).clone(), &source),
+            ([], None) => Fact::unavailable("the resources do not say of which node they are", &source),
+            (several, None) => {
+                let several = several.iter().map(|node| node.as_str()).collect::<Vec<_>>().join(", ");
+                let why = format!("the resources are of {several}, and none of these is an address of this node");
+                return Talos::unknown(&why, &source);
+            }
+        };
+        if let Some(node) = node.get() {
+            self.resources.retain(|resource| resource.node == *node || resource.node.is_empty());
+        }
+        let is_target = |resource: &&Resource| {
+            let address = resource.spec.get("address").and_then(Value::as_str).unwrap_or_default();
+            let address = address.split('/').next().and_then(|address| address.parse().ok());
+            // One that cannot be read is told.
+            address.is_none_or(|address: IpAddr| targets.contains(&address))
+        };
+        Talos {
+            host_dns: self.one(HOST_DNS, &source, host_dns),
+            addresses: self.every(ADDRESS, &source, &is_target, &address),
+            address_specs: self.every(ADDRESS_SPEC, &source, &is_target, &address),
+            resolvers: self.one(RESOLVER, &source, |r| texts(&r.spec, "dnsServers")),
+            upstreams: self.every(UPSTREAM, &source, &|_| true, &upstream),
+            caches: self.every(CACHE, &source, &|_| true, &cache),
+            node,
+        }
+    }
+
+    fn of(&self, kind: &str) -> Vec<&Resource> {
+        self.resources.iter().filter(|resource| resource.metadata.r#type == kind).collect()
+    }
+
+    /// A type of which there is one.
+    fn one<T>(&self, kind: &str, source: &str, read: impl Fn(&Resource) -> Result<T, String>) -> Fact<T> {
+        let found = self.of(kind);
+        let Some(last) = found.last() else { return self.none(kind, source) };
+        match read(last) {
+            Ok(value) => Fact::known(value, last.place.clone()),
+            Err(why) => Fact::unavailable(why, tell(last)),
+        }
+    }
+
+    /// A type of which there may be many; those that cannot be read are told.
+    fn every<T: PartialEq>(
+        &self,
+        kind: &str,
+        source: &str,
+        wanted: &dyn Fn(&&Resource) -> bool,
+        read: &dyn Fn(&Resource) -> Result<T, String>,
+    ) -> Fact<Vec<T>> {
+        let found = self.of(kind);
+        if found.is_empty() {
+            return self.none(kind, source);
+        }
+        let (mut value, mut others) = (Vec::new(), self.gaps.clone());
+        for resource in found.iter().filter(|resource| wanted(resource)) {
+            match read(resource) {
+                Ok(one) if !value.contains(&one) => value.push(one),
+                Ok(_) => {}
+                Err(why) if others.len() < MAX_GAPS => others.push(format!("{}: {why}", tell(resource))),
+                Err(_) => {}
+            }
+        }
+        match value.is_empty() && !others.is_empty() {
+            true => Fact::unavailable(others.join("; "), source),
+            false => Fact::Known { value, source: source.into(), others },
+        }
+    }
+
+    fn none<T>(&self, kind: &str, source: &str) -> Fact<T> {
+        let mut why = format!("there is no {kind}; add `talosctl get {} -o yaml`", kind.to_lowercase());
+        for gap in &self.gaps {
+            why = format!("{why}; {gap}");
+        }
+        Fact::unavailable(why, source)
+    }
+}
+
+/// Of a type the facts are made of, and not on its way out.
+fn is_wanted(resource: &Resource) -> bool {
+    let kinds = [HOST_DNS, ADDRESS, ADDRESS_SPEC, RESOLVER, UPSTREAM, CACHE];
+    kinds.contains(&resource.metadata.r#type.as_str()) && resource.metadata.phase != "tearingDown"
+}
+
+fn tell(resource: &Resource) -> String {
+    format!("{} ({} {})", resource.place, resource.metadata.r#type, resource.metadata.id)
+}
+
+fn read(file: &Path) -> Result<String, String> {
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(file).map_err(|e| e.to_string())?;
+    if !opened.metadata().is_ok_and(|meta| meta.is_file()) {
+        return Err("it is not a file".into());
+    }
+    let mut bytes = Vec::new();
+    opened.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(format!("it is longer than {} MiB", MAX_FILE >> 20));
+    }
+    String::from_utf8(bytes).map_err(|e| format!("it is not text: byte {} is not UTF-8", e.utf8_error().valid_up_to()))
+}
+
+type Document = Result<Option<Resource>, String>;
+
+/// JSON objects behind each other. Behind one that does not parse there is nothing to be found any more.
+fn json(text: &str) -> Box<dyn Iterator<Item = Document> + '_> {
+    let mut ended = false;
+    let stream = serde_json::Deserializer::from_str(text).into_iter::<Resource>();
+    Box::new(stream.map(|found| found.map(Some).map_err(|e| e.to_string())).take_while(move |found| {
+        let go_on = !ended;
+        ended = found.is_err();
+        go_on
+    }))
+}
+
+/// YAML documents. talosctl writes `---` between them but not before the first, so that the outputs of two calls in one
+/// file meet without it: a second `node:` begins a document too.
+fn yaml(text: &str) -> Box<dyn Iterator<Item = Document> + '_> {
+    let (mut begins, mut at, mut has_node) = ((0, 0), 0, false);
+    let mut bounds = Vec::new();
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let separator = line.trim_end() == "---";
+        let node = line.starts_with("node:");
+        if separator || (node && has_node) {
+            bounds.push((begins, at));
+            begins = if separator { (at + line.len(), number + 1) } else { (at, number) };
+            has_node = node;
+        } else {
+            has_node |= node;
+        }
+        at += line.len();
+    }
+    bounds.push((begins, at));
+    Box::new(
+        bounds.into_iter().map(|((start, line), end)| {
+            document(&text[start..end]).map_err(|why| format!("behind line {line}: {why}"))
+        }),
+    )
+}
+
+fn document(text: &str) -> Document {
+    let content = |line: &str| !line.trim_start().is_empty() && !line.trim_start().starts_with('#');
+    if !text.lines().any(content) {
+        return Ok(None);
+    }
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: MAX_DEPTH,
+            flow_nesting_limit: MAX_DEPTH,
+            max_nodes: 20_000,
+            max_events: 50_000,
+            max_anchors: 0,
+            max_aliases: 0,
+        },
+        with_snippet: false, // what stands there may be a secret
+    };
+    serde_saphyr::from_str_with_options(text, options).map(Some).map_err(|e| e.to_string())
+}
+
+fn host_dns(resource: &Resource) -> Result<TalosHostDns, String> {
+    let spec = &resource.spec;
+    let service = ["serviceHostDNSAddress", "serviceHostDNSAddressV6"].map(|field| optional(spec, field));
+    Ok(TalosHostDns {
+        enabled: flag(spec, "enabled")?,
+        listen_addresses: texts(spec, "listenAddresses")?,
+        service_addresses: service.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect(),
+    })
+}
+
+fn address(resource: &Resource) -> Result<TalosAddress, String> {
+    let spec = &resource.spec;
+    Ok(TalosAddress {
+        link: text(spec, "linkName")?,
+        address: text(spec, "address")?,
+        scope: text(spec, "scope")?,
+        layer: optional(spec, "layer")?,
+        merged: resource.metadata.r#type == ADDRESS_SPEC && resource.metadata.namespace == "network",
+    })
+}
+
+fn upstream(resource: &Resource) -> Result<TalosUpstream, String> {
+    Ok(TalosUpstream { address: text(&resource.spec, "addr")?, healthy: flag(&resource.spec, "healthy")? })
+}
+
+fn cache(resource: &Resource) -> Result<TalosCache, String> {
+    Ok(TalosCache { id: resource.metadata.id.clone(), status: text(&resource.spec, "status")? })
+}
+
+fn text(spec: &Value, field: &str) -> Result<String, String> {
+    optional(spec, field)?.ok_or_else(|| format!("spec.{field} is missing or empty"))
+}
+
+/// None where it is missing or empty.
+fn optional(spec: &Value, field: &str) -> Result<Option<String>, String> {
+    match spec.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
+        Some(_) => Err(format!("spec.{field} is not text")),
+    }
+}
+
+/// A list of texts; an empty one may be written as null.
+fn texts(spec: &Value, field: &str) -> Result<Vec<String>, String> {
+    let item =
+        |item: &Value| item.as_str().map(str::to_owned).ok_or_else(|| format!("spec.{field} has more than text"));
+    match spec.get(field) {
+        Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(items)) => items.iter().map(item).collect(),
+        Some(_) => Err(format!("spec.{field} is not a list")),
+        None => Err(format!("spec.{field} is missing")),
+    }
+}
+
+/// Talos writes some as text.
+fn flag(spec: &Value, field: &str) -> Result<bool, String> {
+    match spec.get(field) {
+        Some(Value::Bool(on)) => Ok(*on),
+        Some(Value::String(text)) if text == "true" => Ok(true),
+        Some(Value::String(text)) if text == "false" => Ok(false),
+        Some(_) => Err(format!("spec.{field} is neither true nor false")),
+        None => Err(format!("spec.{field} is missing")),
+    }
+}
+
+#[cfg(test)]
+#[path = "talos_tests.rs"]
+mod tests;
