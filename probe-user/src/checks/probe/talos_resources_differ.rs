@@ -17,8 +17,12 @@ Talos keeps what it wants (AddressSpecs) and what it sees (AddressStatuses); the
 They differ where the resources were written before a change, are of another node, or where Talos
 is still applying a change. Judged is what the kernel says.
 
+By hand: `ip -d addr show lo` on the node beside `talosctl -n NODE get addresses`.
+
 Fix: get the resources again, of this very node: talosctl -n NODE get addresses -o yaml, and
 talosctl -n NODE get addressspecs --namespace network-config -o yaml for the layers.
+
+Versions: Talos 1.8 and later.
 ";
 
 fn run(case: &Case<'_>) -> Vec<Finding> {

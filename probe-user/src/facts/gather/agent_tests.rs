@@ -10,8 +10,8 @@ fn agent(health: &str, config: &str) -> Agent {
 macro_rules! recorded {
     ($case:literal) => {
         agent(
-            include_str!(concat!("../../../../tests/fixtures/", $case, "/healthz.json")),
-            include_str!(concat!("../../../../tests/fixtures/", $case, "/config.json")),
+            include_str!(concat!("../../../../tests/fixtures/recorded/", $case, "/api/healthz.json")),
+            include_str!(concat!("../../../../tests/fixtures/recorded/", $case, "/api/config.json")),
         )
     };
 }
@@ -27,10 +27,10 @@ fn none() -> AllSettings {
 #[test]
 fn every_recorded_agent_is_understood() {
     let cases = [
-        ("1.16.4", RoutingMode::Tunnel, HostRouting::Bpf, recorded!("cilium-1.16.4-vxlan-bpf-host-1dev")),
-        ("1.16.5", RoutingMode::Native, HostRouting::Bpf, recorded!("cilium-1.16.5-native-bpf-host-1dev")),
-        ("1.18.1", RoutingMode::Native, HostRouting::Legacy, recorded!("cilium-1.18.1-native-legacy-host-1dev")),
-        ("1.19.0-pre.0", RoutingMode::Native, HostRouting::Bpf, recorded!("cilium-1.19.0-pre.0-native-bpf-host-1dev")),
+        ("1.16.4", RoutingMode::Tunnel, HostRouting::Bpf, recorded!("cilium-1.16.4/vxlan-bpf-host-1dev")),
+        ("1.16.5", RoutingMode::Native, HostRouting::Bpf, recorded!("cilium-1.16.5/native-bpf-host-1dev")),
+        ("1.18.1", RoutingMode::Native, HostRouting::Legacy, recorded!("cilium-1.18.1/native-legacy-host-1dev")),
+        ("1.19.0-pre.0", RoutingMode::Native, HostRouting::Bpf, recorded!("cilium-1.19.0-pre.0/native-bpf-host-1dev")),
     ];
     for (version, routing, host_routing, agent) in cases {
         let cilium = agent.facts(&none());
@@ -51,7 +51,7 @@ fn every_recorded_agent_is_understood() {
 
 #[test]
 fn two_devices_and_the_direct_routing_one() {
-    let cilium = recorded!("cilium-1.18.1-native-bpf-host-2dev").facts(&none());
+    let cilium = recorded!("cilium-1.18.1/native-bpf-host-2dev").facts(&none());
     assert_eq!(cilium.devices.get(), Some(&vec!["eth0".to_owned(), "eth1".to_owned()]));
     assert_eq!(cilium.direct_routing_device.get().map(String::as_str), Some("eth0"));
     assert_eq!(cilium.kube_proxy_replacement.get().map(String::as_str), Some("True"));
@@ -73,7 +73,7 @@ fn the_names_of_1_15_are_known() {
 #[test]
 fn sources_that_differ_are_noted() {
     let settings = settings(&[("routing-mode", "tunnel"), ("enable-host-legacy-routing", "false")]);
-    let cilium = recorded!("cilium-1.18.1-native-legacy-host-1dev").facts(&settings);
+    let cilium = recorded!("cilium-1.18.1/native-legacy-host-1dev").facts(&settings);
     let Fact::Known { value, others, .. } = &cilium.routing_mode else { panic!("known") };
     assert_eq!(*value, RoutingMode::Native);
     assert!(others.len() == 1 && others[0].contains("routing-mode") && others[0].ends_with("Tunnel"), "{others:?}");
@@ -82,9 +82,9 @@ fn sources_that_differ_are_noted() {
 
 #[test]
 fn a_fallback_cannot_be_told_without_the_settings() {
-    let legacy = recorded!("cilium-1.18.1-native-legacy-host-1dev").facts(&none());
+    let legacy = recorded!("cilium-1.18.1/native-legacy-host-1dev").facts(&none());
     assert!(legacy.legacy_routing_configured.why().is_some_and(|why| why.contains("--cilium-config-dir")));
-    let bpf = recorded!("cilium-1.18.1-native-bpf-host-2dev").facts(&none());
+    let bpf = recorded!("cilium-1.18.1/native-bpf-host-2dev").facts(&none());
     assert_eq!(bpf.legacy_routing_configured.get(), Some(&false));
 }
 
@@ -94,7 +94,7 @@ fn a_setting_changed_after_the_start_is_kept_beside_the_agents_word() {
     let next = [("enable-host-legacy-routing", "true"), ("enable-bpf-masquerade", "true")];
     let all =
         AllSettings { sets: vec![settings::tests::named(&started), settings::tests::named(&next)], unread: Vec::new() };
-    let cilium = recorded!("cilium-1.18.1-native-bpf-host-2dev").facts(&all);
+    let cilium = recorded!("cilium-1.18.1/native-bpf-host-2dev").facts(&all);
     let Fact::Known { value: false, others, .. } = &cilium.legacy_routing_configured else { panic!("{cilium:?}") };
     assert!(matches!(others.as_slice(), [one] if one.ends_with(": true")), "{others:?}");
     let Fact::Known { value: Masquerade::Bpf, others, .. } = &cilium.masquerade else { panic!("BPF") };

@@ -149,13 +149,13 @@ mod tests {
 
     macro_rules! fixture {
         ($name:literal) => {
-            dump(include_str!(concat!("../../../../tests/fixtures/", $name)))
+            dump(include_str!(concat!("../../../../tests/fixtures/recorded/", $name)))
         };
     }
 
     #[test]
     fn a_known_address_is_the_hosts() {
-        let lxc = fixture!("cilium-1.18.1-native-bpf-global-1dev/cilium_lxc.json");
+        let lxc = fixture!("cilium-1.18.1/native-bpf-global-1dev/maps/cilium_lxc.dump.json");
         let (_, values) = lxc.iter().find(|(key, _)| *key == lxc_key(HOST_DNS_V4)).expect("the address is there");
         assert_eq!(lxc_entry(&values[0]), Some(LxcEntry { ifindex: 0, lxc_id: 0, flags: 1 }));
         assert!(lxc.iter().all(|(key, values)| key.len() == LXC_KEY && values[0].len() == LXC_VALUE));
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_pod_is_not_the_host() {
-        let lxc = fixture!("cilium-1.18.1-native-bpf-global-1dev/cilium_lxc.json");
+        let lxc = fixture!("cilium-1.18.1/native-bpf-global-1dev/maps/cilium_lxc.dump.json");
         let pods = lxc.iter().filter_map(|(_, values)| lxc_entry(&values[0])).filter(|entry| !entry.is_host());
         let pods: Vec<_> = pods.collect();
         assert_eq!(pods.len(), 1);
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn an_unknown_address_has_no_entry() {
-        let lxc = fixture!("cilium-1.18.1-native-bpf-host-2dev/cilium_lxc.json");
+        let lxc = fixture!("cilium-1.18.1/native-bpf-host-2dev/maps/cilium_lxc.dump.json");
         assert!(!lxc.is_empty() && lxc.iter().all(|(key, _)| *key != lxc_key(HOST_DNS_V4)));
     }
 
@@ -181,12 +181,12 @@ mod tests {
         let (bits, key) = ipcache_key(HOST_DNS_V4);
         let whole = [&bits.to_ne_bytes()[..], &key].concat();
         for (entries, size) in [
-            (fixture!("cilium-1.18.1-native-bpf-global-1dev/cilium_ipcache_v2.json"), IPCACHE_VALUE_V2),
-            (fixture!("cilium-1.16.4-vxlan-bpf-host-1dev/cilium_ipcache.json"), IPCACHE_VALUE_V1),
+            (fixture!("cilium-1.18.1/native-bpf-global-1dev/maps/cilium_ipcache_v2.dump.json"), IPCACHE_VALUE_V2),
+            (fixture!("cilium-1.16.4/vxlan-bpf-host-1dev/maps/cilium_ipcache.dump.json"), IPCACHE_VALUE_V1),
         ] {
             assert!(entries.iter().all(|(key, values)| key.len() == whole.len() && values[0].len() == size));
         }
-        let entries = fixture!("cilium-1.18.1-native-bpf-global-1dev/cilium_ipcache_v2.json");
+        let entries = fixture!("cilium-1.18.1/native-bpf-global-1dev/maps/cilium_ipcache_v2.dump.json");
         let (_, values) = entries.iter().find(|(key, _)| *key == whole).expect("the address is there");
         assert_eq!(identity(&values[0]), Some(1));
     }
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn drops_are_summed_over_lines_and_cpus() {
-        let metrics = fixture!("cilium-1.18.1-native-bpf-host-2dev/cilium_metrics.json");
+        let metrics = fixture!("cilium-1.18.1/native-bpf-host-2dev/maps/cilium_metrics.dump.json");
         assert!(metrics.iter().all(|(k, v)| k.len() == METRICS_KEY && v.iter().all(|v| v.len() == METRICS_VALUE)));
         let found = drops(metrics.iter().map(|(key, values)| (key.as_slice(), values.as_slice())));
         let fib = found.iter().find(|d| (d.reason, d.direction) == (169, 2)).expect("the FIB drop was counted");
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_trace_of_a_leak_is_an_entry_towards_the_address() {
-        let snat = fixture!("cilium-1.18.1-native-bpf-host-1dev/cilium_snat_v4_external.json");
+        let snat = fixture!("cilium-1.18.1/native-bpf-host-1dev/maps/cilium_snat_v4_external.dump.json");
         assert!(snat.iter().all(|(key, values)| key.len() == SNAT_KEY && values[0].len() == SNAT_VALUE));
         let towards = snat.iter().filter_map(|(key, _)| snat_towards(key)).filter(|ip| IpAddr::V4(*ip) == HOST_DNS_V4);
         assert_eq!(towards.count(), 3, "UDP, TCP and ping");
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_flows_entry_says_as_whom_it_left() {
-        let snat = fixture!("cilium-1.18.1-native-bpf-host-1dev/cilium_snat_v4_external.json");
+        let snat = fixture!("cilium-1.18.1/native-bpf-host-1dev/maps/cilium_snat_v4_external.dump.json");
         let (key, values) = snat.iter().find(|(key, _)| key[12] == 17 && key[13] == 0).unwrap();
         let port = |at: usize| u16::from_be_bytes([key[at], key[at + 1]]);
         let src = SocketAddrV4::new(Ipv4Addr::new(key[4], key[5], key[6], key[7]), port(10));

@@ -1,0 +1,158 @@
+//! What real Cilium agents were recorded as, read by the readers as from a node: facts, and a prediction that agrees
+//! with what was observed there.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+
+#[path = "recorded/maps.rs"]
+mod maps;
+#[path = "tracer/net.rs"]
+#[expect(dead_code, reason = "shared with the tracer's tests")]
+mod net;
+#[path = "recorded/stage.rs"]
+mod stage;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use end_to_end::is_root_or_skips;
+use hostdns_probe::{
+    ended::Ended,
+    facts::Facts,
+    predict::predict,
+    report::Prediction,
+    target::{HOST_DNS_V4, Targets},
+};
+use serde::Deserialize;
+use stage::{Stage, gather};
+
+/// A directory with the full recordings, where they are at hand.
+const RECORDINGS: &str = "HOSTDNS_PROBE_RECORDINGS";
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/recorded")
+}
+
+/// `cilium-VERSION/CASE` below a directory, in order.
+fn cases(root: &Path) -> Vec<(String, PathBuf)> {
+    let below = |dir: &Path| {
+        let entries = fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+        let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+        found.sort();
+        found
+    };
+    let paths = below(root).into_iter().flat_map(|version| below(&version));
+    paths.map(|path| (path.strip_prefix(root).unwrap().display().to_string(), path)).collect()
+}
+
+/// How the query ended there: by dig in the pod, packets outside of the node, and Cilium's monitor.
+fn observed(recording: &Path) -> Ended {
+    let read = |name: &str| fs::read_to_string(recording.join("observed").join(name)).unwrap();
+    if read("dig").contains("ANSWER SECTION") {
+        return Ended::Answered;
+    }
+    if read("out.tcpdump").lines().any(|line| line.contains("> 169.254.116.108.53:")) {
+        return Ended::Leaked;
+    }
+    let dropped = |line: &str| line.contains("FIB lookup failed, 4") && line.contains("-> 169.254.116.108:53");
+    assert!(read("monitor-drop.txt").lines().any(dropped), "{}: nothing was observed", recording.display());
+    Ended::Dropped
+}
+
+/// A row of what was measured (tests/truth).
+#[derive(Debug, Deserialize)]
+struct Row {
+    cilium: String,
+    routing: String,
+    host_routing: String,
+    scope: Option<String>,
+    external_devices: usize,
+    options: String,
+    cilium_lxc: String,
+    ipcache_identity: Option<u32>,
+    ended: Ended,
+}
+
+impl Row {
+    fn name(&self) -> String {
+        let Self { cilium, routing, external_devices, .. } = self;
+        let scope = self.scope.as_deref().unwrap_or("absent");
+        format!("cilium-{cilium}/{routing}-{}-{scope}-{external_devices}dev", self.host_routing.to_lowercase())
+    }
+
+    fn all() -> Vec<Self> {
+        let rows: Vec<Self> = serde_json::from_str(include_str!("../truth/cases.json")).unwrap();
+        rows.into_iter().filter(|row| row.options.is_empty()).collect()
+    }
+}
+
+/// Reads a recording and holds it against what was observed.
+fn agrees(name: &str, recording: &Path) -> (Facts, Prediction) {
+    let facts = gather(recording, Stage::default());
+    let prediction = predict(&facts, &Targets::default());
+    let observed = observed(recording);
+    assert_eq!(prediction.ended, Some(observed), "{name}: {:#?}", prediction.because);
+    let rows = Row::all();
+    let row = rows.iter().find(|row| row.name() == name).unwrap_or_else(|| panic!("{name} is no row of tests/truth"));
+    assert_eq!(row.ended, observed, "{name}");
+    let cilium = &facts.cilium;
+    assert_eq!(cilium.version.get(), Some(&row.cilium), "{name}");
+    assert_eq!(cilium.devices.get().map(Vec::len), Some(row.external_devices), "{name}");
+    let entry = cilium.lxc[&HOST_DNS_V4].get().unwrap_or_else(|| panic!("{name}: {:?}", cilium.lxc));
+    assert_eq!(entry.is_some_and(|entry| entry.is_host()), row.cilium_lxc == "host", "{name}");
+    let identity = cilium.ipcache[&HOST_DNS_V4].get().unwrap_or_else(|| panic!("{name}: {:?}", cilium.ipcache));
+    // Where the address has no entry of its own, the longest match says world.
+    assert_eq!(*identity, row.ipcache_identity.or(Some(2)), "{name}");
+    let leaked = cilium.snat_entries[&HOST_DNS_V4].get().is_some_and(|&count| count > 0);
+    assert_eq!(leaked, observed == Ended::Leaked, "{name}: {:?}", cilium.snat_entries);
+    let fib = cilium.drops_before.get().unwrap().iter().any(|drop| drop.reason == 169);
+    assert_eq!(fib, observed == Ended::Dropped, "{name}: {:?}", cilium.drops_before);
+    (facts, prediction)
+}
+
+#[test]
+fn every_recording_is_read_and_predicted_as_it_was_observed() {
+    if !is_root_or_skips("every_recording_is_read_and_predicted_as_it_was_observed") {
+        return;
+    }
+    let cases = cases(&fixtures());
+    assert_eq!(cases.len(), 10, "a recording was added or taken away");
+    for (name, recording) in cases {
+        let (facts, prediction) = agrees(&name, &recording);
+        let addresses = facts.network.addresses.get().unwrap().iter().filter(|held| held.address == HOST_DNS_V4);
+        let value = serde_json::json!({
+            "cilium": facts.cilium,
+            "address": addresses.collect::<Vec<_>>(),
+            "prediction": prediction,
+        });
+        let text = serde_json::to_string_pretty(&value).unwrap();
+        let text = text.replace(&recording.display().to_string(), "RECORDING");
+        let text = in_place_of_temporary_directories(&text);
+        insta::assert_snapshot!(name.replace('/', "_"), text);
+    }
+}
+
+/// Directories that are made for a run have other names in each.
+fn in_place_of_temporary_directories(text: &str) -> String {
+    let start = env::temp_dir().join(".tmp").display().to_string();
+    let mut pieces = text.split(&start);
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.fold(first, |whole, piece| whole + "DIR" + piece.trim_start_matches(|c: char| c.is_ascii_alphanumeric()))
+}
+
+#[test]
+fn the_full_recordings_agree_too() {
+    if !is_root_or_skips("the_full_recordings_agree_too") {
+        return;
+    }
+    let Some(root) = env::var_os(RECORDINGS) else {
+        eprintln!("skipped: {RECORDINGS} does not name the directory of the full recordings");
+        return;
+    };
+    let cases = cases(Path::new(&root));
+    assert!(!cases.is_empty(), "no recordings below {}", root.display());
+    for (name, recording) in cases {
+        let _agreed = agrees(&name, &recording);
+    }
+}
