@@ -4,7 +4,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd as _, OwnedFd},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hickory_proto::{
@@ -21,12 +21,18 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
     sockopt,
 };
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    sync::watch,
+};
 
 /// A connection that sends nothing for so long is closed.
 const IDLE: Duration = Duration::from_secs(10);
 /// A forwarder waits so long for its upstream before it answers SERVFAIL.
 const UPSTREAM_PATIENCE: Duration = Duration::from_secs(4);
+/// An upstream that refused is not asked again for so long. Talos asks no upstream that fails its health check, and
+/// answers SERVFAIL at once where none is left.
+const UNHEALTHY: Duration = Duration::from_secs(2);
 /// What the upstream says of any name: documentation addresses (RFC 5737, RFC 3849).
 const ANSWER_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 const ANSWER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
@@ -55,7 +61,7 @@ pub struct Listen {
 /// # Errors
 /// A socket cannot be opened or bound.
 pub fn serve(role: Role, listens: &[Listen]) -> io::Result<Server<impl RequestHandler>> {
-    let mut server = Server::new(Responder(role));
+    let mut server = Server::new(Responder { role, refused: watch::Sender::default() });
     for listen_on in listens {
         if listen_on.udp {
             let bound = open(listen_on, SockType::Datagram)?;
@@ -94,17 +100,21 @@ fn open(listen_on: &Listen, kind: SockType) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-struct Responder(Role);
+struct Responder {
+    role: Role,
+    /// When the upstream last refused a question, where it has answered none since.
+    refused: watch::Sender<Option<Instant>>,
+}
 
 #[async_trait::async_trait]
 impl RequestHandler for Responder {
     async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut respond: R) -> ResponseInfo {
-        let (code, answers) = match self.0 {
+        let (code, answers) = match self.role {
             Role::Authority { delay } => {
                 tokio::time::sleep(delay).await;
                 (ResponseCode::NoError, own_answers(request))
             }
-            Role::Forwarder { upstream } => match ask(request.as_slice(), upstream).await {
+            Role::Forwarder { upstream } => match self.forward(request.as_slice(), upstream).await {
                 Ok(reply) => (reply.metadata.response_code, reply.answers),
                 Err(error) => {
                     tracing::debug!(%upstream, %error, "the upstream does not answer");
@@ -143,6 +153,30 @@ fn own_answers(request: &Request) -> Vec<Record> {
     vec![record]
 }
 
+impl Responder {
+    /// Asks the upstream. Its refusal of one question ends all that wait: the kernel limits the rate of the ICMP errors
+    /// that say so (`icmp_ratelimit`, six at once and then one a second to each peer), so most would wait in vain.
+    async fn forward(&self, question: &[u8], upstream: SocketAddr) -> io::Result<Message> {
+        let unhealthy = |refused: &Option<Instant>| refused.is_some_and(|at| at.elapsed() < UNHEALTHY);
+        let mut refused = self.refused.subscribe();
+        let answer = tokio::select! {
+            biased;
+            Ok(_) = refused.wait_for(unhealthy) => return Err(io::ErrorKind::ConnectionRefused.into()),
+            answer = ask(question, upstream) => answer,
+        };
+        match &answer {
+            Ok(_) => {
+                self.refused.send_if_modified(|refused| refused.take().is_some());
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                self.refused.send_replace(Some(Instant::now()));
+            }
+            Err(_) => {}
+        }
+        answer
+    }
+}
+
 /// One question over UDP. The raw bytes go on as they came: the source port is new, so the id need not be.
 async fn ask(question: &[u8], upstream: SocketAddr) -> io::Result<Message> {
     let any: IpAddr = if upstream.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
@@ -172,6 +206,26 @@ pub fn forward_target(corefile: &str, read: impl Fn(&str) -> Option<String>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn one_refusal_ends_every_question() {
+        let responder = |upstream| Responder { role: Role::Forwarder { upstream }, refused: watch::Sender::default() };
+        let any = (Ipv4Addr::LOCALHOST, 0);
+        let closed = UdpSocket::bind(any).await.unwrap().local_addr().unwrap();
+        let silent = UdpSocket::bind(any).await.unwrap();
+        let server = responder(closed);
+        let refused = |answer: io::Result<Message>| answer.map_err(|error| error.kind()).unwrap_err();
+        let began = Instant::now();
+        let waits = server.forward(b"x", silent.local_addr().unwrap());
+        let (waited, asked) = tokio::join!(waits, server.forward(b"x", closed));
+        assert_eq!([waited, asked].map(refused), [io::ErrorKind::ConnectionRefused; 2]);
+        assert!(began.elapsed() < UPSTREAM_PATIENCE / 2, "{:?}", began.elapsed());
+        assert_eq!(
+            refused(server.forward(b"x", silent.local_addr().unwrap()).await),
+            io::ErrorKind::ConnectionRefused,
+            "it is not asked again so soon"
+        );
+    }
 
     #[test]
     fn a_corefile_names_a_server_or_a_file_that_does() {
