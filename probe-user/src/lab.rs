@@ -57,8 +57,11 @@ pub enum Error {
     Exists(String),
     #[error("{0} is not a name for a lab: letters, digits, dots and dashes, at most 60")]
     BadName(String),
-    #[error("the lab's {process} ended before it was ready: {why}")]
+    #[error("the lab's {process} is not ready: {why}")]
     NotReady { process: &'static str, why: String },
+    /// What a process of the lab said of its own failure.
+    #[error("{0}")]
+    Told(String),
     #[error("the lab's model of Cilium's datapath cannot be attached: {0}")]
     Datapath(String),
     #[error("the lab's packet filter was not taken by the kernel: {0}; does it have nf_tables?")]

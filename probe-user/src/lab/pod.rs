@@ -3,23 +3,33 @@
 //! The node starts it as `hostdns-probe lab __pod`, with its plan on stdin. It says `made` when its namespaces are
 //! there, waits for a line while the node wires it up, and says `serving` when its work has begun.
 
+mod running;
+
 use std::{
     ffi::CString,
     fs,
-    io::{self, BufRead as _, BufReader, Write as _},
+    io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
     os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
     path::PathBuf,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::Command,
 };
 
 use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
+pub use self::running::RunningPod;
 use super::{Error, cgroup, dns, mounts};
 
 /// Where the Corefile is, as in CoreDNS' own deployment.
 pub const COREFILE: &str = "/etc/coredns/Corefile";
+
+/// What a pod says when its namespaces are there.
+const MADE: &str = "made";
+/// What a pod says when its work has begun.
+const SERVING: &str = "serving";
+/// How the line begins that a real CoreDNS prints once it listens: its zone and port, `.:53`.
+const COREDNS_SERVING: &str = ".:";
 
 /// What a pod is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -61,81 +71,6 @@ pub enum Work {
     Coredns(PathBuf),
 }
 
-/// A pod that was started.
-pub struct RunningPod {
-    pub plan: PodPlan,
-    /// In the node's PID namespace.
-    pub pid: u32,
-    child: Child,
-    to: ChildStdin,
-    from: BufReader<ChildStdout>,
-}
-
-impl RunningPod {
-    /// Starts a pod; [`Self::made`] waits for its namespaces.
-    ///
-    /// # Errors
-    /// It cannot be started.
-    pub fn start(plan: PodPlan, node_name: &str) -> Result<Self, Error> {
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0(&plan.program).args(["lab", "__pod"]);
-        if !matches!(plan.work, Work::Idle) {
-            command.args(["-conf", COREFILE]);
-        }
-        let mut child = command
-            .env_clear()
-            .env("HOSTNAME", plan.hostname.as_deref().unwrap_or(node_name))
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("KUBERNETES_SERVICE_HOST", "10.96.0.1")
-            .env("KUBERNETES_SERVICE_PORT", "443")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(Error::io(format!("cannot start pod {}", plan.name)))?;
-        let pid = child.id();
-        let (Some(mut to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(Error::NotReady { process: "pod", why: "it has no pipes".into() });
-        };
-        let text = serde_json::to_string(&plan).map_err(Error::json("cannot write a pod's plan"))?;
-        writeln!(to, "{text}").map_err(Error::io(format!("cannot tell pod {} its plan", plan.name)))?;
-        Ok(Self { plan, pid, child, to, from: BufReader::new(from) })
-    }
-
-    /// Waits until its namespaces are there.
-    ///
-    /// # Errors
-    /// It ended.
-    pub fn made(&mut self) -> Result<(), Error> {
-        self.expect(|line| line == "made")
-    }
-
-    /// Lets it begin its work and waits until it has.
-    ///
-    /// # Errors
-    /// It ended.
-    pub fn serve(&mut self) -> Result<(), Error> {
-        writeln!(self.to, "go").map_err(Error::io(format!("cannot tell pod {} to begin", self.plan.name)))?;
-        // A real CoreDNS prints its zones (`.:53`) once it listens.
-        self.expect(|line| line == "serving" || line.starts_with(".:"))
-    }
-
-    fn expect(&mut self, wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
-        loop {
-            let mut line = String::new();
-            let len =
-                self.from.read_line(&mut line).map_err(Error::io(format!("cannot hear pod {}", self.plan.name)))?;
-            if len == 0 {
-                let _ = self.child.wait();
-                let why = format!("pod {} ended: its message is above, on stderr", self.plan.name);
-                return Err(Error::NotReady { process: "pod", why });
-            }
-            if wanted(line.trim()) {
-                return Ok(());
-            }
-        }
-    }
-}
-
 /// The pod's process. It does not return while the pod lives.
 ///
 /// # Errors
@@ -161,14 +96,14 @@ pub fn run() -> Result<(), Error> {
         mounts::of_pod(folder, files)?;
     }
     set_comm(&plan.comm);
-    say("made")?;
+    say(MADE)?;
     let mut go = String::new();
     if io::stdin().read_line(&mut go).map_err(Error::io("the node went away"))? == 0 {
         return Ok(()); // the lab came to nothing, and said so
     }
     match &plan.work {
         Work::Idle => {
-            say("serving")?;
+            say(SERVING)?;
             wait_for_end();
             Ok(())
         }
@@ -195,7 +130,7 @@ fn forward(plan: &PodPlan) -> Result<(), Error> {
     let listen = dns::Listen { address: SocketAddr::new(address.into(), 53), udp: true, tcp: true, ttl: None };
     let _server =
         dns::serve(dns::Role::Forwarder { upstream }, &[listen]).map_err(Error::io("cannot serve DNS in a pod"))?;
-    say("serving")?;
+    say(SERVING)?;
     runtime.block_on(async {
         let _ = tokio::task::spawn_blocking(wait_for_end).await;
     });

@@ -251,13 +251,13 @@ impl Lab {
         let mut line = String::new();
         let _ = BufReader::new(stdout).read_line(&mut line);
         let said: Result<Standing, String> =
-            serde_json::from_str(&line).unwrap_or_else(|_| Err("it said nothing; see stderr".into()));
+            serde_json::from_str(&line).unwrap_or_else(|_| Err("the lab's supervisor said nothing; see stderr".into()));
         match said {
             Ok(standing) => Ok(Self { standing, supervisor: Some(supervisor) }),
             Err(why) => {
                 drop(supervisor.stdin.take());
                 let _ = supervisor.wait();
-                Err(not_ready(&why))
+                Err(Error::Told(why))
             }
         }
     }

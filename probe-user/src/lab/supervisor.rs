@@ -125,7 +125,7 @@ fn hold(plan: &LabPlan) -> Result<(), Error> {
         let node_pid = i32::try_from(node.id()).unwrap_or_default();
         standing.pods = match hear(&mut node)? {
             Said::Ready { pods } => pods,
-            Said::Failed(why) => return Err(Error::NotReady { process: "node", why }),
+            Said::Failed(why) => return Err(Error::Told(why)),
         };
         standing.node = Process::of(node_pid);
         standing.save()?;
