@@ -4,7 +4,6 @@ mod following;
 mod linking;
 
 use std::{
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,7 +19,7 @@ use crate::{
     predict::predict,
     query::{self, NamedVantage, Query, Vantage, Wanted},
     report::{Node, Prediction, Report, SCHEMA, Tool},
-    target::{HOST_DNS_V6, Targets},
+    target::Targets,
     trace::{EventCounts, Hook, PacketTrace, cilium_reasons, event::Topology, tracer},
     verdict::{self, outcome::Outcome},
 };
@@ -31,9 +30,7 @@ const SETTLE: Duration = tracer::LATENCY.saturating_mul(3);
 /// What to check and how.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The addresses come from here; where none was named, Talos' IPv6 address joins if it is on the node.
     pub sources: Sources,
-    pub addresses_were_named: bool,
     pub named: Vec<NamedVantage>,
     /// More interfaces to hook, by name.
     pub interfaces: Vec<Pattern>,
@@ -56,9 +53,9 @@ pub async fn run(options: &Options, progress: &dyn Progress) -> Report {
     let started = Instant::now();
     let taken_at = jiff::Timestamp::now();
 
-    let (mut facts, options) = gather(options, progress).await;
-    // From here on the widened ones: what is asked must be followed too.
-    let (options, sources, targets) = (&options, &options.sources, &options.sources.targets);
+    progress.step("gathering facts");
+    let (sources, targets) = (&options.sources, &options.sources.targets);
+    let mut facts = facts::gather(sources).await;
 
     let mut named = options.named.clone();
     for vantage in &mut named {
@@ -89,18 +86,6 @@ pub async fn run(options: &Options, progress: &dyn Progress) -> Report {
     let prediction = predict(&facts, targets);
     judge(Gathered { targets, facts, hooks: followed.hooks, queries, traces, events: followed.events, prediction })
         .stamped(taken_at, started)
-}
-
-/// What can be known without a packet, and the options with every address that is to be asked.
-pub async fn gather(options: &Options, progress: &dyn Progress) -> (Facts, Options) {
-    progress.step("gathering facts");
-    let mut options = options.clone();
-    let mut facts = facts::gather(&options.sources).await;
-    if !options.addresses_were_named && on_the_node(&facts, HOST_DNS_V6) {
-        options.sources.targets.addresses.push(HOST_DNS_V6);
-        facts = facts::gather(&options.sources).await;
-    }
-    (facts, options)
 }
 
 struct Gathered<'a> {
@@ -163,10 +148,6 @@ impl Report {
         self.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self
     }
-}
-
-fn on_the_node(facts: &Facts, address: IpAddr) -> bool {
-    facts.network.addresses.get().is_some_and(|all| all.iter().any(|one| one.address == address))
 }
 
 fn wanted(options: &Options) -> Wanted {

@@ -19,7 +19,7 @@ mod talos;
 pub use talos::{Talos, TalosAddress, TalosCache, TalosHostDns, TalosUpstream};
 
 #[cfg(all(feature = "probe", target_os = "linux"))]
-pub use gather::{Sources, cilium_drops, gather, refresh, translated_sources};
+pub use gather::{Sources, cilium_drops, gather, is_on_lo, refresh, translated_sources};
 
 /// One fact: known, with its source (and what other sources say, where they differ), or unavailable and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -16,8 +16,9 @@ use crate::{
         Exit,
         what_if::{self, WhatIfArgs},
     },
-    printer,
+    facts, printer,
     query::NamedVantage,
+    target::HOST_DNS_V6,
 };
 
 #[derive(Args, Clone, Debug)]
@@ -75,11 +76,12 @@ pub fn run(args: &CheckArgs, global: &Global) -> anyhow::Result<Exit> {
         .context("cannot start the check's threads")?;
     let progress = OnStderr { silent: global.quiet || !std::io::stderr().is_terminal() };
     if !args.what_if.changes.is_empty() {
-        let gathered = runtime.block_on(check::gather(&options(args), &progress));
+        progress.step("gathering facts");
+        let sources = options(args).sources;
+        let facts = runtime.block_on(facts::gather(&sources));
         progress.clear();
-        let (facts, targets) = (&gathered.0, &gathered.1.sources.targets);
         let node = facts.kernel.node_name.get().map_or("this node", |name| name.trim());
-        return what_if::run(&args.what_if, node, facts, targets, &args.output, global);
+        return what_if::run(&args.what_if, node, &facts, &sources.targets, &args.output, global);
     }
     let report = runtime.block_on(check::run(&options(args), &progress));
     progress.clear();
@@ -91,8 +93,7 @@ pub fn run(args: &CheckArgs, global: &Global) -> anyhow::Result<Exit> {
 
 fn options(args: &CheckArgs) -> Options {
     Options {
-        sources: args.sources.sources(args.target.targets(false)),
-        addresses_were_named: !args.target.address.is_empty(),
+        sources: args.sources.sources(args.target.targets(facts::is_on_lo(HOST_DNS_V6))),
         named: args.vantage.iter().map(|arg| NamedVantage::new(arg.netns.clone(), arg.name.clone())).collect(),
         interfaces: args.interface.clone(),
         all_interfaces: args.all_interfaces,

@@ -1,7 +1,11 @@
 //! The readers. Each is bounded in time and in what it reads, and all run at once; one that fails leaves a fact that
 //! says why.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use super::{DropCount, Fact, Facts, Network};
 use crate::{netns::Netns, target::Targets, trace::Flow};
@@ -136,6 +140,12 @@ pub async fn gather(sources: &Sources) -> Facts {
         facts.cilium.devices = devices(facts.cilium.devices, pinned);
     }
     facts
+}
+
+/// The address is on `lo` of the caller's network namespace: asked before anything is gathered, as it decides what is.
+#[must_use]
+pub fn is_on_lo(address: IpAddr) -> bool {
+    network::is_on_lo(address)
 }
 
 /// Links, listeners and pods as they are by now, for whoever watches a node for longer. What cannot be read stays as

@@ -16,6 +16,9 @@ use crate::{
 /// How long the kernel has for one answer.
 const LIMIT: Duration = Duration::from_millis(500);
 
+/// Index of `lo` in every network namespace (LOOPBACK_IFINDEX, include/net/net_namespace.h).
+const LO: u32 = 1;
+
 /// Reads the network of the calling thread's namespace.
 pub(super) fn read(sources: &Sources) -> Network {
     let (proc_root, targets) = (&sources.proc_root, &sources.targets);
@@ -37,6 +40,14 @@ pub(super) fn read(sources: &Sources) -> Network {
         pod_resolv_conf: Fact::default(),
         links,
     }
+}
+
+/// The address is on the loopback device of the calling thread's namespace; where that cannot be read, it is not.
+pub(super) fn is_on_lo(address: IpAddr) -> bool {
+    let on_lo =
+        |all: Vec<(u32, InterfaceAddress)>| all.iter().any(|(index, held)| *index == LO && held.address == address);
+    let found = Netlink::open(rtnetlink::FAMILY, LIMIT).and_then(|netlink| rtnetlink::addresses(&netlink));
+    found.is_ok_and(|read| on_lo(read.found))
 }
 
 type Asked<'a> = (Result<&'a Netlink, String>, String);
@@ -132,6 +143,13 @@ mod tests {
     fn no_proc_is_said() {
         let found = ip_forward(Path::new("/nonexistent/ip_forward"));
         assert!(found.why().is_some_and(|why| why.contains("No such file")));
+    }
+
+    #[test]
+    fn an_address_is_on_lo_or_not() {
+        for (address, expected) in [("127.0.0.1", true), ("192.0.2.77", false), ("2001:db8::77", false)] {
+            assert_eq!(is_on_lo(address.parse().unwrap()), expected, "{address}");
+        }
     }
 
     #[test]
