@@ -16,9 +16,9 @@ use crate::{
     checks::{self, Case},
     ended::Ended,
     facts::{self, Fact, Facts, Sources},
-    predict::predict,
+    predict::{predict, predict_on_host},
     query::{self, NamedVantage, Query, Vantage, Wanted},
-    report::{Node, Prediction, Report, SCHEMA, Tool},
+    report::{Node, Report, SCHEMA, Tool},
     target::Targets,
     trace::{EventCounts, Hook, PacketTrace, cilium_reasons, event::Topology, tracer},
     verdict::{self, outcome::Outcome},
@@ -83,8 +83,7 @@ pub async fn run(options: &Options, progress: &dyn Progress) -> Report {
     name_whom_leaks_pass_for(&mut traces, sources).await;
 
     progress.step("judging");
-    let prediction = predict(&facts, targets);
-    judge(Gathered { targets, facts, hooks: followed.hooks, queries, traces, events: followed.events, prediction })
+    judge(Gathered { targets, facts, hooks: followed.hooks, queries, traces, events: followed.events })
         .stamped(taken_at, started)
 }
 
@@ -95,12 +94,12 @@ struct Gathered<'a> {
     queries: Vec<Query>,
     traces: Vec<PacketTrace>,
     events: EventCounts,
-    prediction: Prediction,
 }
 
 /// From everything that is known to the report; nothing is opened any more.
 fn judge(gathered: Gathered<'_>) -> Report {
-    let Gathered { targets, facts, hooks, mut queries, traces, events, prediction } = gathered;
+    let Gathered { targets, facts, hooks, mut queries, traces, events } = gathered;
+    let (of_pods, on_host) = (predict(&facts, targets), predict_on_host(&facts, targets));
     let case = |queries| Case {
         targets,
         facts: &facts,
@@ -108,7 +107,8 @@ fn judge(gathered: Gathered<'_>) -> Report {
         queries,
         traces: &traces,
         events,
-        prediction: &prediction,
+        prediction: &of_pods,
+        prediction_on_host: &on_host,
     };
     // What the traces know of a question counts for more than what its socket saw.
     let ends: Vec<Ended> = queries.iter().map(|query| Outcome::of(&case(&[]), query).ended).collect();
@@ -118,6 +118,7 @@ fn judge(gathered: Gathered<'_>) -> Report {
     let case = case(&queries);
     let findings = checks::run(&case);
     let verdict = verdict::judge(&case, &findings);
+    let prediction = verdict::prediction(&case).clone();
     let or_unknown = |fact: &Fact<String>| fact.get().cloned().unwrap_or_else(|| "unknown".to_owned());
     Report {
         schema: SCHEMA.to_owned(),

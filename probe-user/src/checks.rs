@@ -19,7 +19,7 @@ use code::Code;
 
 use crate::{
     facts::Facts,
-    query::Query,
+    query::{Query, VantageKind},
     report::Prediction,
     target::Targets,
     trace::{EventCounts, Hook, PacketTrace},
@@ -34,7 +34,18 @@ pub struct Case<'a> {
     pub queries: &'a [Query],
     pub traces: &'a [PacketTrace],
     pub events: EventCounts,
+    /// Of a pod's query.
     pub prediction: &'a Prediction,
+    /// Of a query from the node's own network.
+    pub prediction_on_host: &'a Prediction,
+}
+
+impl<'a> Case<'a> {
+    /// What configuration says of queries from there.
+    #[must_use]
+    pub const fn prediction_for(&self, kind: VantageKind) -> &'a Prediction {
+        if kind.is_pod() { self.prediction } else { self.prediction_on_host }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]

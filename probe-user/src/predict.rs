@@ -1,4 +1,4 @@
-//! What configuration alone says should happen to a pod's query: the table of cilium's `handle_ipv4_from_lxc`, as read
+//! What configuration alone says should happen to a pod's query, and to one from the node's own network: the table of cilium's `handle_ipv4_from_lxc`, as read
 //! in the source and measured on real agents (tests/truth/). It says nothing of network policies and firewalls.
 
 pub mod cilium;
@@ -16,20 +16,42 @@ use crate::{
     target::Targets,
 };
 
-/// Predicts every target; the worst one stands.
+/// Where a query sets out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Pod,
+    /// A process on the node's own network: CoreDNS with hostNetwork.
+    Node,
+}
+
+/// Predicts a pod's query to every target; the worst one stands.
 #[must_use]
 pub fn predict(facts: &Facts, targets: &Targets) -> Prediction {
-    let mut all: Vec<Prediction> = targets.sockets().map(|target| predict_one(facts, target)).collect();
+    worst(facts, targets, Origin::Pod)
+}
+
+/// The same for a query from the node's own network, which never passes Cilium's datapath for pods.
+#[must_use]
+pub fn predict_on_host(facts: &Facts, targets: &Targets) -> Prediction {
+    worst(facts, targets, Origin::Node)
+}
+
+fn worst(facts: &Facts, targets: &Targets, from: Origin) -> Prediction {
+    let mut all: Vec<Prediction> = targets.sockets().map(|target| predict_one(facts, target, from)).collect();
     // The first of the worst: targets are in the order the user gave them.
-    let worst = (0..all.len()).max_by_key(|&i| (badness(all[i].status), std::cmp::Reverse(i)));
+    let worst = (0..all.len()).max_by_key(|&i| (all[i].badness(), std::cmp::Reverse(i)));
     worst.map(|i| all.swap_remove(i)).unwrap_or_default()
 }
 
-const fn badness(status: Status) -> u8 {
-    match status {
-        Status::Pass => 0,
-        Status::Unknown => 1,
-        Status::Fail => 2,
+impl Prediction {
+    /// Of several, the highest stands.
+    #[must_use]
+    pub const fn badness(&self) -> u8 {
+        match self.status {
+            Status::Pass => 0,
+            Status::Unknown => 1,
+            Status::Fail => 2,
+        }
     }
 }
 
@@ -40,10 +62,10 @@ enum Way {
     Ends(Ended, Code),
 }
 
-fn predict_one(facts: &Facts, target: SocketAddr) -> Prediction {
+fn predict_one(facts: &Facts, target: SocketAddr, from: Origin) -> Prediction {
     let mut because = Vec::new();
-    match way(facts, target, &mut because).and_then(|way| match way {
-        Way::Stack => delivered(facts, target, &mut because),
+    match way(facts, target, from, &mut because).and_then(|way| match way {
+        Way::Stack => delivered(facts, target, from, &mut because),
         Way::Ends(ended, code) => Ok(Some((ended, code))),
     }) {
         Ok(Some((ended, code))) => Prediction {
@@ -67,8 +89,8 @@ fn predict_one(facts: &Facts, target: SocketAddr) -> Prediction {
     }
 }
 
-/// Follows the packet from the pod's device into the stack or away. An error says why that cannot be told.
-fn way(facts: &Facts, target: SocketAddr, because: &mut Vec<String>) -> Result<Way, String> {
+/// Follows the packet from where it sets out into the stack or away. An error says why that cannot be told.
+fn way(facts: &Facts, target: SocketAddr, from: Origin, because: &mut Vec<String>) -> Result<Way, String> {
     let address = target.ip();
     let holders = node::holders(facts, address).ok_or_else(|| {
         let why = facts.network.addresses.why().unwrap_or("not read");
@@ -76,6 +98,10 @@ fn way(facts: &Facts, target: SocketAddr, because: &mut Vec<String>) -> Result<W
     })?;
     for held in &holders {
         because.push(format!("{} ({})", node::describe(held), facts.network.addresses.source()));
+    }
+    if from == Origin::Node {
+        because.push("CoreDNS asks from the node's own network, past Cilium: the kernel's own routing decides".into());
+        return stack(facts, target, because);
     }
     match cilium::is_here(facts) {
         None => return Err("cannot say: it is not known whether Cilium runs here (no links, no agent, no maps)".into()),
@@ -166,8 +192,15 @@ fn stack(facts: &Facts, target: SocketAddr, because: &mut Vec<String>) -> Result
 }
 
 /// It reached the node's stack: is anything in its way there, and does anyone listen?
-fn delivered(facts: &Facts, target: SocketAddr, because: &mut Vec<String>) -> Result<Option<(Ended, Code)>, String> {
-    if let Some(interface) = strict_pod_interface(facts) {
+fn delivered(
+    facts: &Facts,
+    target: SocketAddr,
+    from: Origin,
+    because: &mut Vec<String>,
+) -> Result<Option<(Ended, Code)>, String> {
+    if from == Origin::Pod
+        && let Some(interface) = strict_pod_interface(facts)
+    {
         because.push(format!("rp_filter is strict on {interface}, and the way back to the pod is another device"));
         return Ok(Some((Ended::Dropped, Code::RpFilterStrict)));
     }

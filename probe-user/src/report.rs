@@ -109,7 +109,8 @@ impl Status {
     }
 }
 
-/// What the configuration alone says should happen to a pod's query.
+/// What the configuration alone says should happen to the queries that decide: a pod's, or those of CoreDNS with
+/// hostNetwork.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Prediction {
     pub status: Status,

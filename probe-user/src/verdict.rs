@@ -12,7 +12,7 @@ use crate::{
     ended::{Direction, Ended},
     facts::PodRole,
     predict::node,
-    report::{Status, Verdict},
+    report::{Prediction, Status, Verdict},
     target::DNS_PORT,
 };
 use outcome::Outcome;
@@ -56,6 +56,15 @@ pub fn judge(case: &Case<'_>, findings: &[Finding]) -> Verdict {
         cause: cause.map(Code::id),
         summary: summary::of(case, &decisive, worst, cause),
     }
+}
+
+/// What configuration says of those whose queries decide. Where some decide from a pod and some from the node's own
+/// network, the worse stands.
+#[must_use]
+pub fn prediction<'a>(case: &Case<'a>) -> &'a Prediction {
+    let decisive = vantage::decisive(case);
+    let predictions = decisive.iter().map(|outcome| case.prediction_for(outcome.query.vantage_kind));
+    predictions.rev().max_by_key(|prediction| prediction.badness()).unwrap_or(case.prediction)
 }
 
 /// The outcome that is told: the worst status, then what says most of where the packet went, then an explained one,

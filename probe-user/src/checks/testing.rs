@@ -151,6 +151,7 @@ pub(crate) struct Scene {
     pub traces: Vec<PacketTrace>,
     pub events: EventCounts,
     pub prediction: Prediction,
+    pub prediction_on_host: Prediction,
 }
 
 impl Scene {
@@ -168,6 +169,7 @@ impl Scene {
             traces: Vec::new(),
             events: EventCounts { seen: 20, lost: 0 },
             prediction: Prediction::default(),
+            prediction_on_host: Prediction::default(),
         }
     }
 
@@ -289,6 +291,7 @@ impl Scene {
             traces: &self.traces,
             events: self.events,
             prediction: &self.prediction,
+            prediction_on_host: &self.prediction_on_host,
         }
     }
 

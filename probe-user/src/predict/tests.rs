@@ -233,6 +233,23 @@ fn node_local_dns_on_a_dummy_depends_on_the_release() {
 }
 
 #[test]
+fn the_node_asks_past_cilium() {
+    let mut facts = facts();
+    hide(&mut facts);
+    assert_eq!(cause(&run(&facts)), Some("HDP201"), "pods are cut off");
+    facts.network.rp_filter = known([("lxc1".to_owned(), 1)].into());
+    let on_host = |facts: &Facts| predict_on_host(facts, &Targets::default());
+    let healthy = on_host(&facts);
+    assert_eq!((healthy.status, healthy.ended), (Status::Pass, Some(Ended::Answered)), "{:?}", healthy.because);
+    facts.cilium.version = known("1.99.0".into());
+    assert_eq!(on_host(&facts).status, Status::Pass, "whatever Cilium's version");
+    facts.listeners = known(vec![]);
+    assert_eq!(cause(&on_host(&facts)), Some("HDP103"));
+    facts.network.addresses = known(vec![]);
+    assert_eq!(cause(&on_host(&facts)), Some("HDP101"));
+}
+
+#[test]
 fn the_worst_target_stands() {
     let other = "169.254.20.10".parse().unwrap();
     let prediction = predict(&facts(), &Targets { addresses: vec![HOST_DNS, other], port: 53 });

@@ -67,14 +67,16 @@ fn dropped(case: &Case<'_>, outcome: &Outcome<'_>) -> Option<Code> {
         (_, Some(reason)) if POLICY_REASONS.contains(&reason) => Some(Code::PolicyDrop),
         (_, Some(NO_FIB)) if outcome.direction != Direction::Reply => Some(Code::UnknownAddressDropped),
         // A tc program's drop whose reason Cilium did not tell, exactly where configuration says that it drops.
-        ("TC_INGRESS", None) if predicts(case, Code::UnknownAddressDropped) => Some(Code::UnknownAddressDropped),
+        ("TC_INGRESS", None) if predicts(case, outcome, Code::UnknownAddressDropped) => {
+            Some(Code::UnknownAddressDropped)
+        }
         _ if outcome.direction == Direction::Request => unexplained_request(case, outcome),
         _ => None,
     }
 }
 
-fn predicts(case: &Case<'_>, code: Code) -> bool {
-    case.prediction.cause.as_deref() == Some(code.id().as_str())
+fn predicts(case: &Case<'_>, outcome: &Outcome<'_>, code: Code) -> bool {
+    case.prediction_for(outcome.query.vantage_kind).cause.as_deref() == Some(code.id().as_str())
 }
 
 /// For a drop by a tc program: the reason whose counter rose while the queries were asked.

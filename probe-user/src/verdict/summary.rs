@@ -49,18 +49,27 @@ fn targets(case: &Case<'_>) -> String {
     format!("{what} {}", all.join(" and "))
 }
 
-fn asker(case: &Case<'_>, kind: VantageKind, name: &str) -> String {
+/// Who asked; `pods` is that word as it stands at this place of the sentence.
+fn asker(case: &Case<'_>, kind: VantageKind, name: &str, pods: &str) -> String {
     let node = node_name(case);
     match kind {
         VantageKind::CorednsOnHost => format!("CoreDNS (hostNetwork) on {node}"),
         VantageKind::Named => format!("{name} on {node}"),
-        _ => format!("Pods on {node}"),
+        _ => format!("{pods} on {node}"),
+    }
+}
+
+/// The verb behind [`asker`].
+const fn reach(kind: VantageKind) -> &'static str {
+    match kind {
+        VantageKind::CorednsOnHost | VantageKind::Named => "reaches",
+        _ => "reach",
     }
 }
 
 fn fail(case: &Case<'_>, decisive: &[Outcome<'_>], worst: &Outcome<'_>, cause: Option<Code>) -> String {
     let query = worst.query;
-    let who = asker(case, query.vantage_kind, &query.vantage);
+    let who = asker(case, query.vantage_kind, &query.vantage, "Pods");
     let talos = remedy::is_talos(query.address.ip());
     let what = format!("{} {}", if talos { "host DNS" } else { "the node's DNS" }, query.address);
     // Only part of it is broken: say which.
@@ -153,23 +162,24 @@ const fn upper(transport: Transport) -> &'static str {
 }
 
 fn unknown(case: &Case<'_>, worst: &Outcome<'_>) -> String {
-    let who = asker(case, worst.query.vantage_kind, &worst.query.vantage);
-    let who = who.strip_prefix("Pods").map_or_else(|| who.clone(), |rest| format!("pods{rest}"));
+    let who = asker(case, worst.query.vantage_kind, &worst.query.vantage, "pods");
     let why = worst.why.as_deref().unwrap_or("the query's end was not seen");
     let why = why.trim_end_matches('.');
-    let predicted = match (case.prediction.ended, case.prediction.cause.as_deref()) {
+    let prediction = case.prediction_for(worst.query.vantage_kind);
+    let predicted = match (prediction.ended, prediction.cause.as_deref()) {
         (Some(ended), Some(cause)) => format!(" Configuration alone says: {ended} ({cause})."),
         (Some(ended), None) => format!(" Configuration alone says: {ended}."),
         _ => String::new(),
     };
-    format!("It cannot be told whether {who} reach {}: {why}.{predicted}", targets(case))
+    let reach = reach(worst.query.vantage_kind);
+    format!("It cannot be told whether {who} {reach} {}: {why}.{predicted}", targets(case))
 }
 
 fn pass(case: &Case<'_>, decisive: &[Outcome<'_>]) -> String {
     let kind = decisive.first().map_or(VantageKind::Pod, |outcome| outcome.query.vantage_kind);
     let name = decisive.first().map_or("", |outcome| outcome.query.vantage.as_str());
-    let who = asker(case, kind, name);
-    let reach = if who.starts_with("Pods") { "reach" } else { "reaches" };
+    let who = asker(case, kind, name, "Pods");
+    let reach = reach(kind);
     let has = |transport| decisive.iter().any(|outcome| outcome.query.transport == transport);
     let over = match (has(Transport::Udp), has(Transport::Tcp)) {
         (true, false) => "UDP",

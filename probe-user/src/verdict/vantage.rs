@@ -19,6 +19,12 @@ pub fn pods<'a>(case: &Case<'a>) -> Vec<Outcome<'a>> {
     of(case, |query| query.vantage_kind.is_pod())
 }
 
+/// Outcomes of the queries of CoreDNS with hostNetwork.
+#[must_use]
+pub fn coredns_on_host<'a>(case: &Case<'a>) -> Vec<Outcome<'a>> {
+    of(case, |query| query.vantage_kind == VantageKind::CorednsOnHost)
+}
+
 fn of<'a>(case: &Case<'a>, wanted: impl Fn(&Query) -> bool) -> Vec<Outcome<'a>> {
     case.queries
         .iter()

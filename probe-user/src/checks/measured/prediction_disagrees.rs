@@ -3,7 +3,8 @@
 use crate::{
     checks::{Case, Check, Finding, Severity, code::Code},
     ended::Ended,
-    verdict::{cause, vantage, worst},
+    report::Prediction,
+    verdict::{cause, outcome::Outcome, vantage, worst},
 };
 
 pub(in crate::checks) const CHECK: Check = Check { code: Code::PredictionDisagrees, explain: EXPLAIN, run };
@@ -26,25 +27,24 @@ Versions: 1.15 to 1.19.0-pre.0 are predicted; of newer ones nothing is said.
 "#;
 
 fn run(case: &Case<'_>) -> Vec<Finding> {
-    let pods: Vec<_> = vantage::pods(case);
-    let Some(predicted) = case.prediction.ended else {
-        return Vec::new();
-    };
-    let Some(worst) = worst(case, &pods).filter(|worst| worst.ended != Ended::Unknown && worst.ended != predicted)
-    else {
-        return Vec::new();
-    };
+    let ways = [(vantage::pods(case), case.prediction), (vantage::coredns_on_host(case), case.prediction_on_host)];
+    ways.iter().filter_map(|(outcomes, prediction)| disagreement(case, outcomes, prediction)).collect()
+}
+
+fn disagreement(case: &Case<'_>, outcomes: &[Outcome<'_>], prediction: &Prediction) -> Option<Finding> {
+    let predicted = prediction.ended?;
+    let worst = worst(case, outcomes).filter(|worst| worst.ended != Ended::Unknown && worst.ended != predicted)?;
     // Policies, firewalls, upstreams and what listens are no part of the prediction's story: another root explains it.
     let explained = predicted == Ended::Answered
         && !matches!(worst.ended, Ended::Leaked)
         && cause::root(case, worst).is_none_or(|root| root != Code::UnknownAddressDropped);
     let severity = if explained { Severity::Info } else { Severity::Warn };
     let title = format!("Configuration predicts {predicted}, measured was {}. The measurement stands.", worst.ended);
-    vec![
+    Some(
         Finding::new(Code::PredictionDisagrees, severity, title)
             .evidence(worst.evidence())
-            .evidences(case.prediction.because.iter().map(|line| format!("predicted because {line}"))),
-    ]
+            .evidences(prediction.because.iter().map(|line| format!("predicted because {line}"))),
+    )
 }
 
 #[cfg(test)]
@@ -59,6 +59,23 @@ mod tests {
         let mut scene = Scene::new().coredns(fate);
         scene.prediction.ended = predicted;
         scene.finding("HDP413").map(|finding| finding.severity)
+    }
+
+    #[test]
+    fn each_way_has_its_own_prediction() {
+        use crate::{facts::Transport::Udp, query::VantageKind};
+        let found = |pods, on_host| {
+            let mut scene = Scene::new().asks(VantageKind::CorednsOnHost, Udp, Fate::Answered).asks(
+                VantageKind::Health,
+                Udp,
+                Fate::Leaked,
+            );
+            (scene.prediction.ended, scene.prediction_on_host.ended) = (Some(pods), Some(on_host));
+            scene.findings().iter().filter(|finding| finding.code == "HDP413").count()
+        };
+        assert_eq!(found(Ended::Leaked, Ended::Answered), 0);
+        assert_eq!(found(Ended::Answered, Ended::Answered), 1);
+        assert_eq!(found(Ended::Leaked, Ended::Leaked), 1);
     }
 
     #[test]

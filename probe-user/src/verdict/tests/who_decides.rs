@@ -48,6 +48,8 @@ fn coredns_on_host_network_decides() {
         hidden().asks(VantageKind::CorednsOnHost, Udp, Fate::Answered).asks(VantageKind::Health, Udp, Fate::Leaked);
     is(&scene, Pass, Ended::Answered, Nowhere, None);
     assert!(verdict(&scene).summary.starts_with("CoreDNS (hostNetwork) on n1 reaches"));
+    let told = prediction(&scene.case());
+    assert!(std::ptr::eq(told, &scene.prediction_on_host), "its own prediction is the one to tell");
     assert_eq!(scene.finding("HDP201").unwrap().severity, crate::checks::Severity::Warn);
 }
 
@@ -137,12 +139,23 @@ fn without_socket_hooks_leaks_still_count() {
 #[test]
 fn a_timeout_nobody_saw_is_unknown() {
     let mut scene = hidden().coredns(Fate::Silent);
-    scene.prediction =
-        crate::report::Prediction { ended: Some(Ended::Leaked), cause: Some("HDP201".into()), ..Default::default() };
+    scene.prediction = Prediction { ended: Some(Ended::Leaked), cause: Some("HDP201".into()), ..Default::default() };
     is(&scene, Unknown, Ended::Unknown, Nowhere, None);
     assert!(verdict(&scene).summary.ends_with("Configuration alone says: leaked (HDP201)."));
     let scene = scene.facts(|f| f.kernel.missing_capabilities = known(vec!["CAP_BPF".into()]));
     is(&scene, Unknown, Ended::Unknown, Nowhere, Some("HDP001"));
+}
+
+#[test]
+fn one_reaches_and_pods_reach() {
+    for (kind, words) in [
+        (VantageKind::Coredns, "whether pods on n1 reach host DNS"),
+        (VantageKind::Named, "whether mine on n1 reaches host DNS"),
+        (VantageKind::CorednsOnHost, "whether CoreDNS (hostNetwork) on n1 reaches host DNS"),
+    ] {
+        let summary = verdict(&hidden().asks(kind, Udp, Fate::Silent)).summary;
+        assert!(summary.contains(words), "{summary}");
+    }
 }
 
 #[test]
