@@ -2,7 +2,7 @@
 
 pub mod args;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
@@ -89,7 +89,15 @@ pub enum Command {
 /// # Errors
 /// The exit code of what was said: 0 for help and version, 64 for wrong usage.
 pub fn parse() -> Result<Cli, ExitCode> {
-    Cli::try_parse().map_err(|error| {
+    parse_from(std::env::args_os())
+}
+
+/// The same for any command line, the program's name first.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_from<T: Into<OsString> + Clone>(line: impl IntoIterator<Item = T>) -> Result<Cli, ExitCode> {
+    Cli::try_parse_from(line).map_err(|error| {
         // Nothing is left to do where even this cannot be written.
         let _ = error.print();
         exit_code(error.kind())

@@ -69,7 +69,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = &cli.global;
     let exit = match cli.command {
         #[cfg(all(feature = "probe", target_os = "linux"))]
-        Command::Lab(args) => return lab::run(args),
+        Command::Lab(args) => return lab::run(&args, global),
         #[cfg(all(feature = "probe", target_os = "linux"))]
         Command::Wait => return wait::run(),
         #[cfg(all(feature = "probe", target_os = "linux"))]

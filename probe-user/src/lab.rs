@@ -13,6 +13,7 @@ pub mod dns;
 pub mod enter;
 pub mod firewall;
 pub mod links;
+pub mod listing;
 pub mod matrix;
 pub mod mounts;
 pub mod node;

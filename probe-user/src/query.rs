@@ -65,6 +65,20 @@ pub enum VantageKind {
 }
 
 impl VantageKind {
+    /// The word used in every output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Coredns => "coredns",
+            Self::Named => "named",
+            Self::Pod => "pod",
+            Self::Health => "health",
+            Self::CorednsOnHost => "coredns_on_host",
+            Self::Node => "node",
+            Self::NodeLoopback => "node_loopback",
+        }
+    }
+
     /// Its path is a pod's: through `lxc*` and Cilium.
     #[must_use]
     pub const fn is_pod(self) -> bool {

@@ -5,6 +5,7 @@ mod markdown;
 use std::io::{self, Write};
 
 use clap::ValueEnum;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::checks::{self, Check, code::Code};
@@ -47,8 +48,8 @@ pub enum Error {
 }
 
 /// One explanation, as JSON has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Explanation {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Explanation {
     code: String,
     slug: &'static str,
     /// One sentence.
@@ -81,8 +82,9 @@ fn paragraph(explanation: &'static str, label: &str) -> &'static str {
     found.unwrap_or_default().trim_start_matches([':', ',', ' '])
 }
 
-#[derive(Serialize)]
-struct Document {
+/// `explain --output json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Document {
     schema: &'static str,
     findings: Vec<Explanation>,
 }

@@ -36,6 +36,9 @@ const SCHEMAS: &[Entry] = &[
     (crate::lab::matrix::SCHEMA, || schema_for!(crate::lab::matrix::Matrix)),
     (crate::diff::SCHEMA, || schema_for!(crate::diff::Diff)),
     (what_if::SCHEMA, || schema_for!(what_if::WhatIf)),
+    #[cfg(all(feature = "probe", target_os = "linux"))]
+    (crate::lab::listing::SCHEMA, || schema_for!(crate::lab::listing::Listing)),
+    (super::explain::SCHEMA, || schema_for!(super::explain::Document)),
     (transaction::SCHEMA, || schema_for!(transaction::Transaction)),
 ];
 

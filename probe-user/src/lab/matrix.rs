@@ -1,5 +1,7 @@
 //! Every scenario side by side: up, `check` inside, compare, down.
 
+mod compare;
+
 use std::{
     collections::BTreeSet,
     io,
@@ -15,6 +17,7 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::compare::TestRow;
 use super::{
     Error, enter,
     scenario::{Expected, Scenario},
@@ -52,8 +55,17 @@ pub struct Row {
     pub expected: Outcome,
     pub measured: Outcome,
     pub prediction: Outcome,
-    /// Measured is what was expected.
+    /// Everything is as the scenario says: the verdict with its cause, every test, and what the prediction is worth.
     pub agree: bool,
+    /// Each query of the scenario, by who asked and how.
+    #[serde(default)]
+    pub tests: Vec<TestRow>,
+    /// The prediction has the measured status, end and direction, and the cause of a failure.
+    #[serde(default)]
+    pub prediction_agrees: bool,
+    /// What is not as it should be, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<String>,
     /// Up, check and down.
     pub duration_ms: u64,
     /// `check` alone, as it says itself.
@@ -78,7 +90,7 @@ pub struct Outcome {
 
 impl From<&Expected> for Outcome {
     fn from(expected: &Expected) -> Self {
-        let Expected { status, ended, direction, cause } = expected.clone();
+        let Expected { status, ended, direction, cause, .. } = expected.clone();
         Self { status, ended, direction, cause }
     }
 }
@@ -153,29 +165,36 @@ pub fn run(scenarios: &[Scenario], jobs: usize, coredns: Option<&PathBuf>, done:
 fn run_one(scenario: &Scenario, coredns: Option<PathBuf>) -> Row {
     let start = Instant::now();
     let report = measure(scenario, coredns);
-    let mut row = Row {
+    let mut row = row_of(scenario);
+    row.duration_ms = milliseconds(start.elapsed());
+    match report {
+        Ok(report) => {
+            row.check_ms = Some(report.duration_ms);
+            row.missing_hooks = missing(&report.hooks);
+            compare::fill(&mut row, scenario, report);
+        }
+        Err(error) => row.error = Some(super::node::chain(&error)),
+    }
+    row
+}
+
+/// The scenario's row before anything is measured.
+fn row_of(scenario: &Scenario) -> Row {
+    Row {
         scenario: scenario.name.into(),
         description: scenario.description.into(),
         expected: (&scenario.expected).into(),
         measured: Outcome::default(),
         prediction: Outcome::default(),
         agree: false,
-        duration_ms: milliseconds(start.elapsed()),
+        tests: Vec::new(),
+        prediction_agrees: false,
+        differences: Vec::new(),
+        duration_ms: 0,
         check_ms: None,
         missing_hooks: Vec::new(),
         error: None,
-    };
-    match report {
-        Ok(report) => {
-            row.check_ms = Some(report.duration_ms);
-            row.missing_hooks = missing(&report.hooks);
-            row.measured = report.verdict.into();
-            row.prediction = report.prediction.into();
-            row.agree = row.measured == row.expected;
-        }
-        Err(error) => row.error = Some(super::node::chain(&error)),
     }
-    row
 }
 
 /// The hooks that are not attached; one on many interfaces once.

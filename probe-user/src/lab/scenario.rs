@@ -1,12 +1,17 @@
 //! A scenario as data: a node, its faults, and what `check` must say of it.
 
+mod queries;
+
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::queries::{Family, Test};
 use super::spec::CiliumSpec;
 use crate::{
     ended::{Direction, Ended},
+    facts::Transport,
     report::Status,
     target::HOST_DNS_V4,
 };
@@ -23,21 +28,78 @@ pub struct Scenario {
     pub expected: Expected,
 }
 
-/// The verdict that `check` must reach.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What `check` must say: the verdict, how each query ends, and whether configuration alone knew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Expected {
     pub status: Status,
     pub ended: Option<Ended>,
     pub direction: Direction,
     /// Finding code.
     pub cause: Option<String>,
+    /// Queries to the address from pods.
+    pub pods: Ends,
+    /// Queries to the address from the node's own network; CoreDNS with hostNetwork is there too.
+    pub node: Ends,
+    /// Configuration alone predicts the verdict. Where it cannot know what is wrong (network policies, firewalls, what
+    /// becomes of answers), `check` must say that it disagrees (HDP413).
+    pub predicted: bool,
+}
+
+/// How queries end, by family and transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Ends {
+    pub ipv4: Over,
+    pub ipv6: Over,
+}
+
+impl Ends {
+    #[must_use]
+    pub const fn all(ended: Ended) -> Self {
+        let over = Over::both(ended);
+        Self { ipv4: over, ipv6: over }
+    }
+
+    /// How a query of that family over that transport ends.
+    #[must_use]
+    pub const fn of(&self, family: Family, transport: Transport) -> Ended {
+        let over = match family {
+            Family::Ipv4 => self.ipv4,
+            Family::Ipv6 => self.ipv6,
+        };
+        match transport {
+            Transport::Udp => over.udp,
+            Transport::Tcp => over.tcp,
+        }
+    }
+}
+
+/// How queries end over each transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Over {
+    pub udp: Ended,
+    pub tcp: Ended,
+}
+
+impl Over {
+    #[must_use]
+    pub const fn both(ended: Ended) -> Self {
+        Self { udp: ended, tcp: ended }
+    }
 }
 
 impl Expected {
     /// Healthy: answered, and nothing to explain.
     #[must_use]
     pub fn healthy() -> Self {
-        Self { status: Status::Pass, ended: Some(Ended::Answered), direction: Direction::None, cause: None }
+        Self {
+            status: Status::Pass,
+            ended: Some(Ended::Answered),
+            direction: Direction::None,
+            cause: None,
+            pods: Ends::all(Ended::Answered),
+            node: Ends::all(Ended::Answered),
+            predicted: true,
+        }
     }
 
     /// Answered, with something to say about it.
@@ -46,15 +108,34 @@ impl Expected {
         Self { cause: Some(cause.into()), ..Self::healthy() }
     }
 
-    /// Broken.
+    /// Broken for pods; the node itself is answered.
     #[must_use]
     pub fn fails(ended: Ended, direction: Direction, cause: &str) -> Self {
-        Self { status: Status::Fail, ended: Some(ended), direction, cause: Some(cause.into()) }
+        Self {
+            status: Status::Fail,
+            ended: Some(ended),
+            direction,
+            cause: Some(cause.into()),
+            pods: Ends::all(ended),
+            ..Self::healthy()
+        }
+    }
+
+    /// Broken for the node too, in the same way.
+    #[must_use]
+    pub fn fails_everywhere(ended: Ended, direction: Direction, cause: &str) -> Self {
+        Self { node: Ends::all(ended), ..Self::fails(ended, direction, cause) }
+    }
+
+    /// No setting that the prediction follows says so.
+    #[must_use]
+    pub fn unpredicted(self) -> Self {
+        Self { predicted: false, ..self }
     }
 }
 
 /// A node: its devices, its Cilium, its DNS, its pods and what is wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct NodeSpec {
     pub cilium: CiliumSpec,
@@ -91,7 +172,7 @@ impl Default for NodeSpec {
 }
 
 /// Cilium's external devices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Uplinks {
     /// `eth0`.
@@ -104,7 +185,7 @@ pub enum Uplinks {
 }
 
 /// An address of the node's own DNS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct HostDnsAddress {
     pub address: IpAddr,
@@ -125,7 +206,7 @@ impl Default for HostDnsAddress {
 }
 
 /// The device that holds a host DNS address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AddressDevice {
     #[default]
@@ -135,7 +216,7 @@ pub enum AddressDevice {
 }
 
 /// The DNS server outside that host DNS forwards to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Upstream {
     #[default]
@@ -147,7 +228,7 @@ pub enum Upstream {
 }
 
 /// CoreDNS on this node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CoreDns {
     /// A pod that forwards to the nameserver of its /etc/resolv.conf, which is host DNS.
@@ -161,7 +242,7 @@ pub enum CoreDns {
 }
 
 /// What is wrong besides Cilium's settings.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Faults {
     /// `net.ipv4.conf.all.rp_filter` is 1.

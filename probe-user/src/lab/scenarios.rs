@@ -4,7 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{
-    scenario::{AddressDevice, CoreDns, Expected, Faults, HostDnsAddress, NodeSpec, Scenario, Uplinks, Upstream},
+    scenario::{
+        AddressDevice, CoreDns, Ends, Expected, Faults, HostDnsAddress, NodeSpec, Over, Scenario, Uplinks, Upstream,
+    },
     spec::{CiliumSpec, CiliumVersion},
 };
 use crate::{
@@ -176,19 +178,21 @@ fn versions_and_settings() -> Vec<Scenario> {
 fn other_causes() -> Vec<Scenario> {
     let lo = HostDnsAddress { scope: Some(0), ..HostDnsAddress::default() };
     let faulty = |faults| NodeSpec { faults, ..known() };
+    let over = Over { udp: Ended::Answered, tcp: Ended::PortUnreachable };
+    let udp_only = Ends { ipv4: over, ipv6: over };
     vec![
         scenario(
             "address-absent",
             "The address is not there: the query follows the default route out",
             on_lo(HostDnsAddress { scope: None, ..lo }),
-            Expected::fails(Ended::Leaked, Request, "HDP101"),
+            Expected::fails_everywhere(Ended::Leaked, Request, "HDP101"),
         ),
         // The request died, at the end of its way: the direction is the request's.
         scenario(
             "nobody-listens",
             "The address is there, host DNS is not",
             on_lo(HostDnsAddress { udp: false, tcp: false, ..lo }),
-            Expected::fails(Ended::PortUnreachable, Request, "HDP103"),
+            Expected::fails_everywhere(Ended::PortUnreachable, Request, "HDP103"),
         ),
         scenario(
             "upstream-down",
@@ -206,19 +210,19 @@ fn other_causes() -> Vec<Scenario> {
             "policy-denied",
             "A network policy denies the pods' egress to the address",
             NodeSpec { cilium: CiliumSpec { policy_denies: true, ..CiliumSpec::default() }, ..known() },
-            Expected::fails(Ended::Dropped, Request, "HDP213"),
+            Expected::fails(Ended::Dropped, Request, "HDP213").unpredicted(),
         ),
         scenario(
             "reply-lost",
             "The answers wait for ever in the queue of the pod's device: no drop, no trace",
             faulty(Faults { reply_queue_stuck: true, ..Faults::default() }),
-            Expected::fails(Ended::Lost, Reply, "HDP403"),
+            Expected::fails(Ended::Lost, Reply, "HDP403").unpredicted(),
         ),
         scenario(
             "reply-ttl-expired",
             "The answers have one hop less to live than they need",
             NodeSpec { reply_ttl: 1, ..known() },
-            Expected::fails(Ended::Dropped, Reply, "HDP404"),
+            Expected::fails(Ended::Dropped, Reply, "HDP404").unpredicted(),
         ),
         scenario(
             "rp-filter-strict",
@@ -230,13 +234,13 @@ fn other_causes() -> Vec<Scenario> {
             "node-firewall-blocks",
             "The node's ingress firewall does not know the pods' subnet",
             faulty(Faults { firewall: true, ..Faults::default() }),
-            Expected::fails(Ended::Dropped, Request, "HDP108"),
+            Expected::fails(Ended::Dropped, Request, "HDP108").unpredicted(),
         ),
         scenario(
             "tcp-only-broken",
             "Host DNS listens over UDP only",
             on_lo(HostDnsAddress { tcp: false, ..lo }),
-            Expected::fails(Ended::PortUnreachable, Request, "HDP104"),
+            Expected { pods: udp_only, node: udp_only, ..Expected::fails(Ended::PortUnreachable, Request, "HDP104") },
         ),
     ]
 }
@@ -262,7 +266,7 @@ fn shapes() -> Vec<Scenario> {
             "coredns-on-host-network",
             "CoreDNS asks from the node itself: only ordinary pods are cut off",
             coredns(CoreDns::HostNetwork, unknown()),
-            Expected::healthy(),
+            Expected { pods: Ends::all(Ended::Leaked), ..Expected::healthy() },
         ),
         scenario(
             "no-coredns-here",
@@ -292,7 +296,7 @@ fn shapes() -> Vec<Scenario> {
             "dual-stack-one-broken",
             "IPv6 host DNS works, IPv4 leaks",
             NodeSpec { ipv6: true, host_dns: vec![HostDnsAddress::default(), v6], ..unknown() },
-            leaks(),
+            Expected { pods: Ends { ipv6: Over::both(Ended::Answered), ..Ends::all(Ended::Leaked) }, ..leaks() },
         ),
         scenario(
             "private-cgroup-namespace",
@@ -327,6 +331,15 @@ mod tests {
         for row in all().iter().filter(|row| row.expected.status == crate::report::Status::Fail) {
             assert!(row.expected.cause.is_some(), "{}", row.name);
             assert_ne!(row.expected.direction, crate::ended::Direction::None, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn the_verdict_is_the_end_of_a_test() {
+        for row in all() {
+            let tests = row.tests();
+            assert!(tests.len() >= 8, "{}", row.name);
+            assert!(tests.iter().any(|(_test, ended)| Some(*ended) == row.expected.ended), "{}", row.name);
         }
     }
 

@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::facts::{HostRouting, Masquerade, RoutingMode};
@@ -13,7 +14,7 @@ use crate::facts::{HostRouting, Masquerade, RoutingMode};
 pub const POD_CIDR: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 0, 0), 16);
 
 /// The Cilium releases that were measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum CiliumVersion {
     #[serde(rename = "1.16.4")]
     V1_16_4,
@@ -26,7 +27,7 @@ pub enum CiliumVersion {
 }
 
 /// Cilium's settings, as a user gives them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CiliumSpec {
     pub version: CiliumVersion,
     pub routing: RoutingMode,
