@@ -4,61 +4,17 @@
 //! between the look and the kill; and the kernel gives out no id twice, so others may load programs meanwhile.
 
 use std::{
-    collections::BTreeSet,
     fs,
     process::Child,
     thread,
     time::{Duration, Instant},
 };
 
-use end_to_end::{hostdns_probe, is_root_or_skips, lab::Lab, stdout};
+use end_to_end::{bpf::Objects, hostdns_probe, is_root_or_skips, lab::Lab, stdout};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-
-/// Ids of BPF objects.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Objects {
-    programs: BTreeSet<u32>,
-    maps: BTreeSet<u32>,
-    links: BTreeSet<u32>,
-}
-
-impl Objects {
-    /// What a process holds: what its descriptors are, and the maps of its programs.
-    fn of(pid: u32) -> Self {
-        let mut held = Self::default();
-        let infos = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
-        for text in infos.filter_map(|info| fs::read_to_string(info.path()).ok()) {
-            for line in text.lines() {
-                let Some((name, id)) = line.split_once(':') else { continue };
-                let Ok(id) = id.trim().parse() else { continue };
-                match name {
-                    "prog_id" => held.programs.insert(id),
-                    "map_id" => held.maps.insert(id),
-                    "link_id" => held.links.insert(id),
-                    _ => false,
-                };
-            }
-        }
-        for program in aya::programs::loaded_programs().flatten().filter(|one| held.programs.contains(&one.id())) {
-            held.maps.extend(program.map_ids().ok().flatten().into_iter().flatten());
-        }
-        held
-    }
-
-    /// Those that the kernel still has.
-    fn left(&self) -> Self {
-        let both =
-            |ids: &BTreeSet<u32>, all: &mut dyn Iterator<Item = u32>| all.filter(|id| ids.contains(id)).collect();
-        Self {
-            programs: both(&self.programs, &mut aya::programs::loaded_programs().flatten().map(|one| one.id())),
-            maps: both(&self.maps, &mut aya::maps::loaded_maps().flatten().map(|one| one.id())),
-            links: both(&self.links, &mut aya::programs::loaded_links().flatten().map(|one| one.id())),
-        }
-    }
-}
 
 /// The node's devices, addresses, queueing disciplines, filters, routes and rules.
 fn node(lab: &Lab) -> String {

@@ -3,6 +3,10 @@
 
 #[path = "lab/command.rs"]
 mod command;
+#[path = "lab/coredns.rs"]
+mod coredns;
+#[path = "lab/ending.rs"]
+mod ending;
 #[path = "lab/truth.rs"]
 mod truth;
 
@@ -111,7 +115,7 @@ fn answers_leave_with_ttl_2() {
 #[test]
 fn a_killed_run_is_cleared_away() {
     let mut run = Command::new(probe())
-        .args(["lab", "check", "healthy-known-address", "--no-such-option-so-that-check-ends-at-once"])
+        .args(["lab", "check", "healthy-known-address"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -154,4 +158,9 @@ fn wrong_use_says_what_to_do() {
     assert!(said(&["lab", "up", "no-such-scenario"]).contains("lab list"));
     assert!(said(&["lab", "exec", "--lab", &unique("none"), "--", "true"]).contains("lab up"));
     assert!(said(&["lab", "up", "healthy-legacy", "--name", "../x"]).contains("not a name"));
+    // Before anything is brought up: the scenario is not announced.
+    let bogus = said(&["lab", "check", "healthy-legacy", "--bogus"]);
+    assert!(bogus.contains("--bogus") && !bogus.contains("Legacy host routing"), "{bogus}");
+    assert!(said(&["lab", "check", "healthy-legacy", "--budget", "soon"]).contains("--budget"));
+    assert!(said(&["lab", "matrix", "healthy-legacy", "--budget", "soon"]).contains("--budget"));
 }
