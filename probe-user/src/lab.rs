@@ -105,6 +105,12 @@ impl Error {
     }
 }
 
+/// What a process of the lab serves DNS on: one thread beside its own.
+fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).enable_all().build().map_err(Error::io("cannot start a runtime"))
+}
+
 /// Where standing labs are recorded, on the machine that holds them (not visible inside).
 #[must_use]
 pub fn state_root() -> PathBuf {

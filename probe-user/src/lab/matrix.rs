@@ -173,7 +173,7 @@ fn run_one(scenario: &Scenario, coredns: Option<PathBuf>) -> Row {
             row.missing_hooks = missing(&report.hooks);
             compare::fill(&mut row, scenario, report);
         }
-        Err(error) => row.error = Some(super::node::chain(&error)),
+        Err(error) => row.error = Some(crate::trace::load::chain(&error)),
     }
     row
 }

@@ -25,7 +25,10 @@ use super::{
     scenario::{CoreDns, NodeSpec},
     topology::{self, NODE_V4, OUTSIDE_V4},
 };
-use crate::target::{DNS_PORT, NODE_RESOLVER};
+use crate::{
+    target::{DNS_PORT, NODE_RESOLVER},
+    trace::load::chain,
+};
 
 /// What the supervisor tells the node.
 #[derive(Debug, Serialize, Deserialize)]
@@ -90,11 +93,7 @@ fn stand() -> Result<(), Error> {
     let topology = topology::build(&plan.spec, &outside, &pods)?;
     let _datapath = Datapath::attach(&topology.datapath).map_err(|error| Error::Datapath(chain(&error)))?;
 
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .map_err(Error::io("cannot start a runtime"))?;
+    let runtime = super::runtime()?;
     let inside = runtime.enter();
     let upstream = SocketAddr::new(OUTSIDE_V4.into(), DNS_PORT);
     let _host_dns = dns::serve(dns::Role::Forwarder { upstream }, &listens(&plan.spec))
@@ -234,19 +233,4 @@ fn pods_of(plan: &NodePlan, lab_cgroup: &Path) -> Vec<PodPlan> {
 
 fn say_json(said: &Said) -> Result<(), Error> {
     say(&serde_json::to_string(said).map_err(Error::json("cannot write an answer"))?)
-}
-
-/// An error with its causes, on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
 }

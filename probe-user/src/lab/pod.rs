@@ -120,10 +120,7 @@ fn forward(plan: &PodPlan) -> Result<(), Error> {
     let upstream = dns::forward_target(&corefile, |path| fs::read_to_string(path).ok()).ok_or_else(|| {
         Error::NotReady { process: "pod", why: format!("{COREFILE} forwards . to nothing that can be understood") }
     })?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::io("cannot start a runtime"))?;
+    let runtime = super::runtime()?;
     let _inside = runtime.enter();
     // On the node itself port 53 of some addresses is taken: by host DNS.
     let address = if plan.host_network { super::topology::NODE_V4 } else { Ipv4Addr::UNSPECIFIED };

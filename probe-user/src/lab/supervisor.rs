@@ -19,13 +19,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     Error, dns,
-    node::{NodePlan, Said, chain},
+    node::{NodePlan, Said},
     outside,
     pod::{read_line_of, say, wait_for_end},
     standing::{LabPlan, Process, Standing, clear},
     state_root,
 };
-use crate::netns::Netns;
+use crate::{netns::Netns, trace::load::chain};
 
 /// The supervisor's process: `hostdns-probe lab __supervise`, its plan on stdin. Says on stdout, in one line of JSON, the
 /// lab's record or why there is none, and stays until it is told to end.
@@ -114,11 +114,7 @@ fn hold(plan: &LabPlan) -> Result<(), Error> {
     let mut node = start_node(plan, &outside_netns)?;
     let ended = (|| {
         outside::watch_leaks(&plan.spec, &standing.folder().join("leaks"))?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .map_err(Error::io("cannot start a runtime"))?;
+        let runtime = super::runtime()?;
         let inside = runtime.enter();
         let _upstream = dns::serve(outside::role(&plan.spec), &outside::listens(&plan.spec))
             .map_err(Error::io("cannot serve DNS outside"))?;

@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::{COREDNS_SERVING, COREFILE, Error, MADE, PodPlan, SERVING, Work};
+use crate::report::escape;
 
 /// The user's own CoreDNS may take so long until it says that it listens.
 const COREDNS_PATIENCE: Duration = Duration::from_secs(10);
@@ -72,7 +73,7 @@ impl RunningPod {
     /// # Errors
     /// It ended, or takes too long.
     pub fn made(&mut self) -> Result<(), Error> {
-        self.expect("that its namespaces are made", PATIENCE, |line| line == MADE)
+        self.expect("it did not say that its namespaces are made", PATIENCE, |line| line == MADE)
     }
 
     /// Lets it begin its work and waits until it has.
@@ -83,23 +84,26 @@ impl RunningPod {
         writeln!(self.to, "go").map_err(Error::io(format!("cannot tell pod {} to begin", self.plan.name)))?;
         match &self.plan.work {
             Work::Coredns(program) => {
-                let what = format!(
-                    "the line that CoreDNS prints once it listens (it begins with `{COREDNS_SERVING}`) from {}",
+                let missing = format!(
+                    "the line that CoreDNS prints once it listens (it begins with `{COREDNS_SERVING}`) did not come \
+                     from {}",
                     program.display()
                 );
-                self.expect(&what, COREDNS_PATIENCE, |line| line.starts_with(COREDNS_SERVING))?;
+                self.expect(&missing, COREDNS_PATIENCE, |line| line.starts_with(COREDNS_SERVING))?;
             }
-            Work::Idle | Work::Forward => self.expect("that it serves", PATIENCE, |line| line == SERVING)?,
+            Work::Idle | Work::Forward => {
+                self.expect("it did not say that it serves", PATIENCE, |line| line == SERVING)?
+            }
         }
         self.from = None;
         Ok(())
     }
 
-    /// Waits for a line. What else was printed is told where it does not come.
-    fn expect(&mut self, what: &str, patience: Duration, wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+    /// Waits for a line. The error begins with `missing`, what its absence means, and tells what was printed instead.
+    fn expect(&mut self, missing: &str, patience: Duration, wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
         let deadline = Instant::now() + patience;
         let mut printed = VecDeque::new();
-        let why = loop {
+        let when = loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let heard = self.from.as_ref().map_or(Err(RecvTimeoutError::Disconnected), |from| from.recv_timeout(left));
             match heard {
@@ -113,25 +117,29 @@ impl RunningPod {
                     if Instant::now() < deadline {
                         continue;
                     }
-                    break format!("it did not come within {} s", patience.as_secs());
+                    break format!("within {} s", patience.as_secs());
                 }
-                Err(RecvTimeoutError::Timeout) => break format!("it did not come within {} s", patience.as_secs()),
+                Err(RecvTimeoutError::Timeout) => break format!("within {} s", patience.as_secs()),
                 Err(RecvTimeoutError::Disconnected) => break self.how_it_ended(deadline),
             }
         };
         let printed: Vec<&str> = printed.iter().map(String::as_str).filter(|line| !line.is_empty()).collect();
-        let said = if printed.is_empty() { "nothing".to_owned() } else { format!("\"{}\"", printed.join(" | ")) };
-        let pod = &self.plan.name;
-        Err(Error::NotReady { process: "pod", why: format!("{pod} was to say {what}: {why}; it printed {said}") })
+        let said = if printed.is_empty() {
+            "nothing".to_owned()
+        } else {
+            format!("\"{}\"", escape::line(&printed.join(" | ")))
+        };
+        let why = format!("{}: {missing} {when}; it printed {said}", self.plan.name);
+        Err(Error::NotReady { process: "pod", why })
     }
 
     /// Its output is closed: it ended, or closed it and lives on.
     fn how_it_ended(&mut self, deadline: Instant) -> String {
         loop {
             match self.child.try_wait() {
-                Ok(Some(status)) => return format!("it ended ({status})"),
+                Ok(Some(status)) => return format!("before it ended ({status})"),
                 Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
-                _ => return "it closed its output".to_owned(),
+                _ => return "before it closed its output".to_owned(),
             }
         }
     }
