@@ -6,6 +6,7 @@
 
 mod addresses;
 mod follower;
+mod netkit;
 mod programs;
 mod settings;
 mod state;

@@ -5,10 +5,10 @@ use std::{net::IpAddr, os::fd::RawFd};
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::{
-    Handle, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder,
+    Handle, LinkDummy, LinkMessageBuilder, LinkNetkit, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder,
     packet_route::{
         address::{AddressHeaderFlags, AddressScope},
-        link::{InfoData, InfoVeth, LinkAttribute},
+        link::{InfoData, InfoNetkit, InfoVeth, LinkAttribute, NetkitMode},
         route::RouteScope,
     },
 };
@@ -64,6 +64,18 @@ impl Links {
             .build();
         self.wait(self.handle.link().add(near).execute())
             .map_err(Error::netlink(format!("cannot make the veth pair {name}/{peer}")))
+    }
+
+    /// A netkit pair with Ethernet addresses, the near (primary) end up, the peer in the network namespace `peer_netns`.
+    ///
+    /// # Errors
+    /// The kernel refuses, or has no netkit (Linux 6.7, CONFIG_NETKIT).
+    pub fn netkit(&self, name: &str, peer: &str, peer_netns: RawFd) -> Result<(), Error> {
+        let far = LinkMessageBuilder::<LinkUnspec>::new().name(peer).setns_by_fd(peer_netns).build();
+        let data = InfoData::Netkit(vec![InfoNetkit::Mode(NetkitMode::L2), InfoNetkit::Peer(far)]);
+        let near = LinkNetkit::new(name, peer, NetkitMode::L2).set_info_data(data).up().build();
+        self.wait(self.handle.link().add(near).execute())
+            .map_err(Error::netlink(format!("cannot make the netkit pair {name}/{peer}")))
     }
 
     /// Cilium's `cilium_vxlan`: external mode, no learning.

@@ -20,9 +20,12 @@ use super::{
     agent::settings,
     cgroup,
     datapath::Datapath,
-    dns, mounts,
+    dns,
+    links::Links,
+    mounts,
     pod::{Files, PodPlan, RunningPod, Work, read_line_of, say, set_comm, wait_for_end},
     scenario::{CoreDns, NodeSpec},
+    stuck_queue,
     topology::{self, NODE_V4, OUTSIDE_V4},
 };
 use crate::{
@@ -92,6 +95,13 @@ fn stand() -> Result<(), Error> {
     }
     let topology = topology::build(&plan.spec, &outside, &pods)?;
     let _datapath = Datapath::attach(&topology.datapath).map_err(|error| Error::Datapath(chain(&error)))?;
+    if plan.spec.faults.reply_queue_stuck {
+        // After the datapath: before Linux 6.6 it adds clsact qdiscs, and that empties and resets a device's queue.
+        let links = Links::open()?;
+        for endpoint in &topology.datapath.endpoints {
+            stuck_queue::block(&links, &endpoint.device)?;
+        }
+    }
 
     let runtime = super::runtime()?;
     let inside = runtime.enter();

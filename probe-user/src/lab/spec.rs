@@ -28,6 +28,7 @@ pub enum CiliumVersion {
 
 /// Cilium's settings, as a user gives them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct CiliumSpec {
     pub version: CiliumVersion,
     pub routing: RoutingMode,
@@ -41,6 +42,8 @@ pub struct CiliumSpec {
     pub address_scope_max: u8,
     /// A network policy denies the pods' egress to the address (reason 133).
     pub policy_denies: bool,
+    /// `datapath-mode: netkit-l2`: pods' devices are netkit pairs, and Cilium's programs run inside of them (Linux 6.7).
+    pub netkit: bool,
 }
 
 impl Default for CiliumSpec {
@@ -54,6 +57,7 @@ impl Default for CiliumSpec {
             endpoint_routes: false,
             address_scope_max: 252,
             policy_denies: false,
+            netkit: false,
         }
     }
 }

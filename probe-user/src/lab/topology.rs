@@ -14,7 +14,7 @@ use super::{
     pod::RunningPod,
     scenario::{AddressDevice, NodeSpec, Uplinks},
     spec::{DatapathConfig, Device, Endpoint},
-    stuck_queue, tun,
+    tun,
 };
 use crate::{facts::RoutingMode, netns::Netns};
 
@@ -190,13 +190,18 @@ fn host_dns(links: &Links, spec: &NodeSpec, held: &mut Vec<File>) -> Result<(), 
     Ok(())
 }
 
-/// A pod's veth pair: `eth0` inside, `lxc*` on the node.
+/// A pod's veth or netkit pair: `eth0` inside, `lxc*` on the node.
 fn endpoint(links: &Links, spec: &NodeSpec, pod: &RunningPod, number: u8) -> Result<Endpoint, Error> {
     let ipv4 = Ipv4Addr::new(10, 244, 1, number);
     let ipv6 = spec.ipv6.then(|| Ipv6Addr::new(0xfd00, 0x10, 0x244, 1, 0, 0, 0, u16::from(number)));
     let inside = Netns::open(format!("/proc/{}/ns/net", pod.pid))?;
     let name = pod.plan.interface.as_str();
-    links.veth(name, "eth0", Some(inside.as_fd().as_raw_fd()), false)?;
+    let netns = inside.as_fd().as_raw_fd();
+    if spec.cilium.netkit {
+        links.netkit(name, "eth0", netns)?;
+    } else {
+        links.veth(name, "eth0", Some(netns), false)?;
+    }
     let device = links.device(name)?;
     let mac = inside.run(|| {
         let there = Links::open()?;
@@ -226,9 +231,6 @@ fn endpoint(links: &Links, spec: &NodeSpec, pod: &RunningPod, number: u8) -> Res
         if let Some(ipv6) = ipv6 {
             links.route(IpAddr::V6(ipv6), 128, None, name)?;
         }
-    }
-    if spec.faults.reply_queue_stuck {
-        stuck_queue::block(links, &device)?;
     }
     Ok(Endpoint { id: pod.plan.endpoint_id, device, mac, ipv4: Some(ipv4), ipv6, identity: pod.plan.identity })
 }

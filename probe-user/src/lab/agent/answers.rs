@@ -47,6 +47,9 @@ pub(super) fn healthz(config: &DatapathConfig) -> Result<String, Error> {
     body.insert("host-firewall".into(), json!({"devices": devices, "mode": "Disabled"}));
     body.insert("masquerading".into(), masquerading(config));
     body.insert("routing".into(), routing(config));
+    if cilium.netkit {
+        body.insert("datapath-mode".into(), "netkit-l2".into());
+    }
     if let Some(Value::Object(replacement)) = body.get_mut("kube-proxy-replacement") {
         let list: Vec<Value> = devices.iter().map(|name| json!({"name": name})).collect();
         replacement.insert("deviceList".into(), list.into());

@@ -18,7 +18,7 @@ use hostdns_probe_ebpf::datapath_abi::Config;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::{
-    Error,
+    Error, netkit,
     tables::{Ipcache, Lxc, Tables, endpoint_key},
 };
 use crate::lab::spec::{CiliumVersion, DatapathConfig};
@@ -45,6 +45,8 @@ const LINK_LOCAL: ([u8; 4], u32) = ([169, 254, 0, 0], 16);
 pub(super) struct Programs {
     ebpf: Ebpf,
     pins: Pins,
+    /// Links into netkit devices.
+    netkit: Vec<OwnedFd>,
 }
 
 /// Pinned maps, removed by descriptor of their directory: the dropping thread may be in another mount namespace, where
@@ -75,7 +77,7 @@ impl Programs {
         for name in PROGRAMS {
             program(&mut ebpf, name)?.load().map_err(|source| Error::Verifier { name, source })?;
         }
-        Ok(Self { ebpf, pins: Pins::default() })
+        Ok(Self { ebpf, pins: Pins::default(), netkit: Vec::new() })
     }
 
     /// Pins the maps of this version and fills those that userspace writes.
@@ -153,9 +155,19 @@ impl Programs {
         }
         for endpoint in &config.endpoints {
             let device = endpoint.device.name.as_str();
-            hooks.push(("cil_from_container", device, Ingress));
+            let mut pod = vec![("cil_from_container", Ingress)];
             if config.cilium.endpoint_routes {
-                hooks.push(("cil_to_container", device, Egress));
+                pod.push(("cil_to_container", Egress));
+            }
+            if config.cilium.netkit {
+                for (name, side) in pod {
+                    let program = program(&mut self.ebpf, name)?;
+                    let link = netkit::attach(program, endpoint.device.index, side)
+                        .map_err(|source| Error::Attach { name, interface: device.to_owned(), source })?;
+                    self.netkit.push(link);
+                }
+            } else {
+                hooks.extend(pod.into_iter().map(|(name, side)| (name, device, side)));
             }
         }
         let mut tcx = true;
