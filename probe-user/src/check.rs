@@ -73,8 +73,7 @@ pub async fn run(options: &Options, progress: &dyn Progress) -> Report {
     let asks = query::plan(&vantages, targets, &wanted(options));
     let deadline = started + options.budget;
     let mut queries = query::ask_all(&asks, |index, ask| following.follow(index, ask, deadline)).await;
-    tokio::time::sleep(SETTLE).await;
-    let followed = following.finish();
+    let followed = following.finish(SETTLE).await;
     facts.cilium.drops_after = facts::cilium_drops(sources).await;
 
     let mut traces = followed.traces;
@@ -184,14 +183,24 @@ async fn name_whom_leaks_pass_for(traces: &mut [PacketTrace], sources: &Sources)
     }
 }
 
-/// Only a program of Cilium's drops at the tc hooks here; its own counters say why.
+/// Only a program of Cilium's drops at the tc hooks here, or without any reason inside of a netkit device; its own
+/// counters say why.
 fn name_ciliums_reason(traces: &mut [PacketTrace], facts: &Facts) {
     let (Some(before), Some(after)) = (facts.cilium.drops_before.get(), facts.cilium.drops_after.get()) else {
         return;
     };
     let risen = cilium_reasons::risen(before, after);
-    for drop in traces.iter_mut().filter_map(|trace| trace.drop.as_mut()) {
-        if matches!(drop.reason.as_str(), "TC_INGRESS" | "TC_EGRESS") {
+    let links = facts.network.links.get().map_or(&[][..], Vec::as_slice);
+    let is_netkit = |name: &str| links.iter().any(|link| link.name == name && link.kind.as_deref() == Some("netkit"));
+    for trace in traces {
+        let last = trace.hops.last().and_then(|hop| hop.interface.as_deref());
+        let Some(drop) = &mut trace.drop else { continue };
+        let by_cilium = match drop.reason.as_str() {
+            "TC_INGRESS" | "TC_EGRESS" => true,
+            "NOT_SPECIFIED" => last.is_some_and(is_netkit),
+            _ => false,
+        };
+        if by_cilium {
             drop.cilium_reason.clone_from(&risen);
         }
     }

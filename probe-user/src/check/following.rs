@@ -34,6 +34,9 @@ const TICK: Duration = Duration::from_millis(20);
 /// How long a new event may wait to be looked at, so that a flood of them costs no more.
 const PACE: Duration = Duration::from_millis(4);
 
+/// How long the last events are waited for, on a machine that has no time for them.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The tracer, what it saw, and who waits for what.
 pub(super) struct Following {
     tracer: Option<Arc<Tracer>>,
@@ -141,17 +144,24 @@ impl Following {
         (observer, ended)
     }
 
-    /// No more questions: everything that was seen, joined.
-    pub(super) fn finish(&self) -> Followed {
+    /// No more questions: everything that was seen until `settle` from now, joined.
+    pub(super) async fn finish(&self, settle: Duration) -> Followed {
+        let caught_up = match &self.tracer {
+            Some(tracer) => read_up_to(tracer, settle).await,
+            None => true,
+        };
         if let Some(reader) = &self.reader {
             reader.abort();
+        }
+        if let Some(tracer) = &self.tracer {
+            take_queued(tracer, &self.shared).await;
         }
         let hooks: Vec<Hook> =
             self.tracer.as_ref().map(|tracer| tracer.hooks()).into_iter().flatten().chain(self.hooks.clone()).collect();
         let mut shared = lock(&self.shared);
         let mut events = self.tracer.as_ref().map_or_else(EventCounts::default, |tracer| tracer.counts());
         events.lost += shared.overflowed;
-        shared.topology.cover = hooking::cover(&hooks, &shared.topology, events.lost == 0);
+        shared.topology.cover = hooking::cover(&hooks, &shared.topology, caught_up && events.lost == 0);
         let traces = correlate(&shared.events, &shared.topology, Horizon { now_ns: boot_ns(), last: true });
         Followed { topology: shared.topology.clone(), hooks, traces, events }
     }
@@ -179,12 +189,38 @@ async fn read(tracer: Arc<Tracer>, shared: Arc<Mutex<Shared>>) {
             _ = tick.tick() => {}
         }
         looked = Instant::now();
+        let until = take_queued(&tracer, &shared).await;
         let shared = &mut *lock(&shared);
         if shared.waiting.values().any(|waiting| waiting.tell.is_some()) {
             shared.topology.cover = hooking::cover(&tracer.hooks(), &shared.topology, tracer.counts().lost == 0);
-            shared.wake();
+            shared.wake(until);
         }
     }
+}
+
+/// Waits until everything is read that happens within `settle`. False: it was given up.
+async fn read_up_to(tracer: &Tracer, settle: Duration) -> bool {
+    let until = boot_ns().saturating_add(u64::try_from(settle.as_nanos()).unwrap_or(u64::MAX));
+    tokio::time::sleep(settle).await;
+    let deadline = Instant::now() + PATIENCE;
+    while tracer.read_until() < until {
+        if Instant::now() > deadline {
+            tracing::warn!("events are read too slowly on this machine: nothing is claimed from silence");
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    true
+}
+
+/// Keeps what is in the queue. Until when (boot clock, nanoseconds) that is everything.
+async fn take_queued(tracer: &Tracer, shared: &Mutex<Shared>) -> u64 {
+    let until = tracer.read_until();
+    let mut queued = Vec::new();
+    tracer.take_queued(&mut queued).await;
+    let mut shared = lock(shared);
+    queued.into_iter().for_each(|event| shared.keep(event));
+    until
 }
 
 impl Shared {
@@ -203,8 +239,9 @@ impl Shared {
         }
     }
 
-    fn wake(&mut self) {
-        let traces = correlate(&self.events, &self.topology, Horizon { now_ns: boot_ns(), last: false });
+    /// `until`: of everything up to then it is known whether it happened.
+    fn wake(&mut self, until: u64) {
+        let traces = correlate(&self.events, &self.topology, Horizon { now_ns: until, last: false });
         for trace in &traces {
             let Some(evidence) = evidence(trace) else { continue };
             let waiting = self.waiting.values_mut().find(|waiting| waiting.is_about(trace, &self.topology));

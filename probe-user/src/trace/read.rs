@@ -46,6 +46,8 @@ const PERF_PAGES: usize = 32;
 pub(crate) struct ReaderCounts {
     pub(crate) own_lost: AtomicU64,
     pub(crate) other_lost: AtomicU64,
+    /// Boot clock, nanoseconds: what happened up to then is in the queue.
+    pub(crate) read_until: AtomicU64,
 }
 
 /// The buffers of one loaded object.
@@ -107,11 +109,13 @@ impl Reader {
                     break;
                 }
             }
-            self.drain(&mut pending);
+            // Taken before the buffers are emptied: whatever happens meanwhile may be in one that is done already.
             let young = boot_ns().saturating_sub(REORDER_NS);
+            self.drain(&mut pending);
             if !self.pass_on(&mut pending, young, sender) {
                 break;
             }
+            self.counts.read_until.store(young, Ordering::Release);
         }
         self.drain(&mut pending);
         self.pass_on(&mut pending, u64::MAX, sender);

@@ -233,6 +233,21 @@ impl Tracer {
         self.events.lock().await.recv_many(events, limit).await
     }
 
+    /// Appends what is in the queue, without waiting for more.
+    pub async fn take_queued(&self, events: &mut Vec<Event>) {
+        let mut queue = self.events.lock().await;
+        while let Ok(event) = queue.try_recv() {
+            events.push(event);
+        }
+    }
+
+    /// Boot clock, nanoseconds: what happened up to then is in the queue, or was. Silence means something only up to
+    /// here: a starved machine may not have read on.
+    #[must_use]
+    pub fn read_until(&self) -> u64 {
+        self.reader_counts.read_until.load(Ordering::Acquire)
+    }
+
     /// Events of the check's own ports.
     #[must_use]
     pub fn counts(&self) -> EventCounts {
