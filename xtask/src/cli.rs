@@ -63,7 +63,7 @@ Examples:
 Examples:
   cargo xtask test               without root the end-to-end tests are left out, and it says so
   cargo xtask test --vm          on Debian's kernels too, in virtual machines
-  CI=true cargo xtask test       what cannot run is a failure")]
+  CI=true cargo xtask test       the same, and what cannot run is a failure")]
     Test(Test),
     /// Write the pages of docs/ that are made from the source
     #[command(after_help = "\
@@ -107,7 +107,7 @@ pub(crate) struct Build {
 pub(crate) struct Test {
     #[command(flatten)]
     pub(crate) consent: Consent,
-    /// On Debian's kernels too, as `cargo xtask vm` does
+    /// On Debian's kernels too, as `cargo xtask vm` does; with CI=true always
     #[arg(long)]
     pub(crate) vm: bool,
 }
@@ -122,7 +122,7 @@ pub(crate) struct Vm {
     /// One level of lockdown; by default each
     #[arg(long, value_enum)]
     pub(crate) lockdown: Option<Lockdown>,
-    /// Scenarios; by default all without lockdown (in CI fewer), and some with it
+    /// Scenarios; by default all without lockdown, and some with it
     #[arg(long, value_name = "GLOB")]
     pub(crate) scenario: Option<String>,
     /// A static binary to run, in place of building one

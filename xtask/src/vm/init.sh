@@ -15,17 +15,51 @@ while read -r module; do
 done < /modules/order
 ip link set lo up
 stty raw -F /dev/ttyS1
+
+# Every lab of a group is brought up, then all are checked at once.
+group() {
+    for spec in "$1"/*; do
+        hostdns-probe lab up --name "${spec##*/}" --spec "$spec" > /dev/null
+    done
+    # In a shell of its own: the first process' children are the labs too, and it would wait for those.
+    (
+        for spec in "$1"/*; do
+            name=${spec##*/}
+            hostdns-probe lab check --lab "$name" --output json --budget 120s > "/tmp/labs/$name" &
+        done
+        wait
+    )
+    for spec in "$1"/*; do
+        hostdns-probe lab down "${spec##*/}"
+    done
+}
+
+mkdir /tmp/labs
+for directory in /labs/*; do
+    [ -d "$directory" ] && group "$directory"
+done
+
 set -f
 # shellcheck disable=SC2046 # one argument a word
 hostdns-probe lab matrix --output json $(cat /arguments) > /tmp/matrix.json
 code=$?
+set +f
 {
     echo "begin"
     echo "kernel $(uname -r)"
     echo "lockdown $(cat /sys/kernel/security/lockdown)"
     echo "exit $code"
+    echo '{"matrix":'
     cat /tmp/matrix.json
-    echo
+    echo ', "labs": {'
+    separator=
+    for report in /tmp/labs/*; do
+        [ -s "$report" ] || continue
+        echo "$separator\"${report##*/}\":"
+        cat "$report"
+        separator=,
+    done
+    echo '}}'
     echo "end"
 } > /dev/ttyS1
 poweroff -f

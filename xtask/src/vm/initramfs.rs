@@ -10,15 +10,16 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use super::kernel::Kernel;
+use super::{beside::Lab, kernel::Kernel};
 
 /// What the lab needs of the kernel. What is built in is no module.
-const MODULES: [&str; 12] = [
+const MODULES: [&str; 13] = [
     "veth",
     "sch_ingress",
     "sch_tbf",
     "cls_bpf",
     "vxlan",
+    "dummy",
     "tun",
     "nf_tables",
     "nf_conntrack",
@@ -30,18 +31,33 @@ const MODULES: [&str; 12] = [
 
 const INIT: &[u8] = include_bytes!("init.sh");
 
+/// What a machine does: the arguments of `lab matrix`, and groups of labs that stand side by side before it.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) arguments: Vec<String>,
+    pub(super) labs: Vec<Vec<Lab>>,
+}
+
 /// Builds the archive; the modules' names, in the order they are loaded in, are in it.
-pub(super) fn build(kernel: &Kernel, busybox: &Path, probe: &Path, arguments: &[String]) -> anyhow::Result<Vec<u8>> {
+pub(super) fn build(kernel: &Kernel, busybox: &Path, probe: &Path, work: &Work) -> anyhow::Result<Vec<u8>> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let mut archive = Archive::default();
-    for directory in ["bin", "dev", "proc", "sys", "run", "tmp", "etc", "var", "modules"] {
+    for directory in ["bin", "dev", "proc", "sys", "run", "tmp", "etc", "var", "modules", "labs"] {
         archive.directory(directory);
     }
     archive.file("init", 0o755, INIT);
     archive.file("bin/busybox", 0o755, &read(busybox)?);
     archive.link("bin/sh", "busybox");
+    // As everywhere: the agent's socket is looked for below /var/run.
+    archive.link("var/run", "/run");
     archive.file("bin/hostdns-probe", 0o755, &read(probe)?);
-    archive.file("arguments", 0o644, arguments.join("\n").as_bytes());
+    archive.file("arguments", 0o644, work.arguments.join("\n").as_bytes());
+    for (number, labs) in work.labs.iter().enumerate() {
+        archive.directory(&format!("labs/{number}"));
+        for lab in labs {
+            archive.file(&format!("labs/{number}/{}", lab.name), 0o644, lab.node.as_bytes());
+        }
+    }
     let modules = Modules::new(kernel, busybox)?.needed(&MODULES)?;
     let mut order = String::new();
     for (name, content) in &modules {

@@ -33,6 +33,14 @@ impl Kernel {
     pub(super) fn modules(&self) -> PathBuf {
         self.directory.join("lib/modules").join(&self.release)
     }
+
+    /// `CONFIG_<option>=y`.
+    pub(super) fn is_built_in(&self, option: &str) -> anyhow::Result<bool> {
+        let path = self.directory.join("boot").join(format!("config-{}", self.release));
+        let config = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let wanted = format!("CONFIG_{option}=y");
+        Ok(config.lines().any(|line| line == wanted))
+    }
 }
 
 /// The newest kernel of a series ("6.1"): an unpacked one if there is any, else from Debian.

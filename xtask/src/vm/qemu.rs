@@ -19,6 +19,8 @@ pub(super) const PROGRAM: &str = "qemu-system-x86_64";
 pub(super) struct Results {
     pub(super) kernel: String,
     pub(super) matrix: Value,
+    /// Reports by the names of the labs that stood side by side.
+    pub(super) labs: Value,
 }
 
 /// Boots, waits until it powers off, and reads the results. Files are left in `directory` for whoever wants to look.
@@ -32,6 +34,14 @@ pub(super) fn boot(
     fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let [initramfs, console, results] =
         ["initramfs.cpio", "console.log", "results.txt"].map(|name| directory.join(name));
+    // An earlier run's must not pass for this one's.
+    for old in [&console, &results] {
+        if let Err(error) = fs::remove_file(old)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(error).with_context(|| format!("cannot remove {}", old.display()));
+        }
+    }
     fs::write(&initramfs, archive).with_context(|| format!("cannot write {}", initramfs.display()))?;
     let mut append = "console=ttyS0 panic=-1 loglevel=6".to_owned();
     if lockdown != Lockdown::None {
@@ -48,10 +58,12 @@ pub(super) fn boot(
 
     let started = Instant::now();
     let mut child = qemu.spawn().with_context(|| format!("cannot run {PROGRAM}"))?;
+    let mut progress = Progress::default();
     let ended = loop {
         if let Some(status) = child.try_wait()? {
             break Some(status);
         }
+        progress.show(&console);
         if started.elapsed() > patience {
             child.kill().and_then(|()| child.wait())?;
             break None;
@@ -70,6 +82,25 @@ pub(super) fn boot(
     }
 }
 
+/// How much of the console was shown.
+#[derive(Default)]
+struct Progress {
+    shown: usize,
+}
+
+impl Progress {
+    /// Repeats what the matrix says of each scenario as it ends.
+    fn show(&mut self, console: &Path) {
+        let text = fs::read(console).unwrap_or_default();
+        let Some(new) = text.get(self.shown..) else { return };
+        let Some(end) = new.iter().rposition(|&byte| byte == b'\n') else { return };
+        for line in String::from_utf8_lossy(&new[..end]).lines().filter(|line| line.contains(" as expected (")) {
+            eprintln!("    {}", line.trim());
+        }
+        self.shown += end + 1;
+    }
+}
+
 fn file(path: &Path) -> String {
     // A comma begins an option; doubled it is one of the path.
     format!("file:{}", path.display().to_string().replace(',', ",,"))
@@ -84,7 +115,7 @@ fn tail(path: &Path) -> String {
     format!("\n  end of {}:\n    {}", path.display(), last.join("\n    "))
 }
 
-/// begin, `kernel`, `lockdown`, `exit`, the matrix as JSON, end.
+/// begin, `kernel`, `lockdown`, `exit`, the matrix and the reports of single labs as JSON, end.
 fn parse(said: &str, lockdown: Lockdown) -> anyhow::Result<Results> {
     let said = said.replace('\r', "");
     let body = said.split_once("begin\n").map(|(_, body)| body).context("the machine sent no results")?;
@@ -100,8 +131,9 @@ fn parse(said: &str, lockdown: Lockdown) -> anyhow::Result<Results> {
         bail!("the kernel is not at lockdown {} but says {level:?}", lockdown.as_str());
     }
     let json = lines.next().unwrap_or_default();
-    let matrix = serde_json::from_str(json).with_context(|| format!("the matrix ended with {code} and no JSON"))?;
-    Ok(Results { kernel, matrix })
+    let mut all: Value =
+        serde_json::from_str(json).with_context(|| format!("the matrix ended with {code} and no JSON"))?;
+    Ok(Results { kernel, matrix: all["matrix"].take(), labs: all["labs"].take() })
 }
 
 #[cfg(test)]
@@ -109,13 +141,14 @@ mod tests {
     use super::*;
 
     const SAID: &str = "begin\r\nkernel 6.1.0-56-cloud-amd64\nlockdown none [integrity] confidentiality\nexit 0\n\
-                        {\n  \"scenarios\": []\n}\n\nend\n";
+                        {\"matrix\":\n{\n  \"scenarios\": []\n}\n, \"labs\": {\n\"a\":\n{}\n}}\nend\n";
 
     #[test]
     fn results_are_framed() {
         let results = parse(SAID, Lockdown::Integrity).unwrap();
         assert_eq!(results.kernel, "6.1.0-56-cloud-amd64");
         assert!(results.matrix["scenarios"].is_array());
+        assert!(results.labs["a"].is_object() && results.labs["b"].is_null());
     }
 
     #[test]
