@@ -94,11 +94,24 @@ fn scope_max(case: &Case<'_>, address: IpAddr) -> Option<Remedy> {
         .step(helm(case))
         .step("kubectl -n kube-system rollout restart ds/cilium")
         .patch("extraConfig:\n  local-max-addr-scope: \"254\"\n")
+        .variant(WITHOUT_HELM, config_map("local-max-addr-scope", "254"))
         .caution(
             "Every address of scope host on every node becomes identity \"host\" for Cilium: egress policies must \
              allow the entity host.",
         );
     (hidden && !cilium::is_excluded(facts, address)).then_some(remedy)
+}
+
+/// Where Cilium was not installed with Helm, or nobody has its values at hand.
+const WITHOUT_HELM: &str = "Without Helm (whose next upgrade undoes it), in the ConfigMap: kubectl patch --patch-file \
+                            cilium-config.yaml -f cilium-config.yaml, then restart the agents";
+
+/// A setting of Cilium's in its ConfigMap: whole enough for kubectl to know which object it is.
+fn config_map(key: &str, value: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: cilium-config\n  namespace: kube-system\ndata:\n  \
+         {key}: \"{value}\"\n"
+    )
 }
 
 /// Without `--version` Helm would upgrade Cilium on the way.
@@ -114,6 +127,7 @@ pub fn legacy_routing(case: &Case<'_>) -> Remedy {
         .step(helm(case))
         .step("kubectl -n kube-system rollout restart ds/cilium")
         .patch("bpf:\n  hostLegacyRouting: true\n")
+        .variant(WITHOUT_HELM, config_map("enable-host-legacy-routing", "true"))
         .caution(
             "Costs the eBPF host routing speed-up on every node, and connections of pods may break on the restart.",
         )
