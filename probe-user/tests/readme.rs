@@ -45,9 +45,21 @@ fn the_table_of_findings_is_what_explain_lists() {
 
 #[test]
 fn every_command_line_in_the_readme_is_one() {
+    let tried = command_lines(README);
+    assert!(tried > 10, "only {tried} command lines were found");
+}
+
+#[test]
+fn every_command_line_of_the_upgrades_is_one() {
+    let tried = command_lines(include_str!("../../docs/upgrades.md"));
+    assert!(tried > 4, "only {tried} command lines were found");
+}
+
+/// Parses every command line in a page's shell blocks; how many there are.
+fn command_lines(page: &str) -> usize {
     let mut tried = 0;
     let mut in_shell = false;
-    for line in README.lines() {
+    for line in page.lines() {
         if let Some(fence) = line.strip_prefix("```") {
             in_shell = fence == "sh";
             continue;
@@ -59,12 +71,12 @@ fn every_command_line_in_the_readme_is_one() {
         if start > 0 && !line[..start].ends_with("-- /") {
             continue;
         }
-        let words = line[start..].split_whitespace().take_while(|word| !["#", ">", "|"].contains(word));
+        let words = line[start..].split_whitespace().take_while(|word| !["#", ">", "|", "||", "&&"].contains(word));
         let parsed = Cli::try_parse_from(words);
         assert!(parsed.is_ok(), "{line}\n{}", parsed.expect_err("checked"));
         tried += 1;
     }
-    assert!(tried > 10, "only {tried} command lines were found");
+    tried
 }
 
 #[test]

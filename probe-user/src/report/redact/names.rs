@@ -33,6 +33,8 @@ impl Names {
         let mut kinds: Kinds<'_> = Kinds::default();
         kinds.add("node", &report.node.name);
         kinds.extend("node", facts.kernel.node_name.get().map(|name| name.trim()));
+        let talos = facts.talos.as_ref().and_then(|talos| talos.node.get());
+        kinds.extend("node", talos.map(String::as_str).filter(|name| name.parse::<std::net::IpAddr>().is_err()));
         for pod in facts.pods.get().into_iter().flatten() {
             kinds.add("pod", &pod.name);
             kinds.extend("namespace", pod.namespace.as_deref());
@@ -140,6 +142,15 @@ mod tests {
         assert_eq!(names.replace("cp-12 and kube-apiserver-cp-1"), "cp-12 and kube-apiserver-node-1");
         assert_eq!(names.replace("secret.cp-1.corp A"), "name-1 A");
         assert_eq!(names.replace("kube-system/coredns-7c9d-x2k4p"), "kube-system/pod-1");
+    }
+
+    #[test]
+    fn the_node_is_hidden_under_the_name_that_talos_has_for_it_too() {
+        let mut report = examples::leak();
+        let node = crate::facts::Fact::known("worker-7.corp.internal".to_owned(), "talosctl");
+        report.facts.talos = Some(crate::facts::Talos { node, ..crate::facts::Talos::default() });
+        let text = serde_json::to_string(&crate::report::redact::redact(&report).expect("a report")).expect("JSON");
+        assert!(!text.contains("corp.internal"), "{text}");
     }
 
     #[test]
