@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
+#[path = "recorded/lies.rs"]
+mod lies;
 #[path = "recorded/maps.rs"]
 mod maps;
 #[path = "tracer/net.rs"]
