@@ -419,4 +419,25 @@ pub struct Corefile {
     pub path: String,
     /// Targets of the `forward .` lines; a file (`/etc/resolv.conf`) is resolved to its nameservers.
     pub forwards_to: Vec<String>,
+    /// Every `forward` of every zone, in the Corefile's order, its imports followed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forwards: Vec<Forward>,
+}
+
+/// A `forward` of a Corefile (coredns plugin/forward).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Forward {
+    /// `.`, or the zones it is for, with spaces between them.
+    pub zone: String,
+    /// Whom it asks; a file is resolved to its nameservers.
+    pub to: Vec<String>,
+    /// `random` where none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// It asks over TCP whatever it was asked over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force_tcp: bool,
+    /// Questions under way at once; more are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrent: Option<u64>,
 }

@@ -98,6 +98,7 @@ pub(crate) fn facts() -> Facts {
         pod: "coredns-1".into(),
         path: "/etc/coredns/Corefile".into(),
         forwards_to: vec!["169.254.116.108".into()],
+        forwards: Vec::new(),
     }]);
     facts.cilium = Cilium {
         version: known("1.18.1".into()),

@@ -11,7 +11,7 @@ pub(super) fn read<'a>(running: impl IntoIterator<Item = (&'a Process, String)>,
     for (process, pod) in running {
         match of_process(process, &pod) {
             Ok((corefile, unread)) => {
-                gaps.extend(unread.into_iter().map(|what| format!("{}: {what} was not read", corefile.path)));
+                gaps.extend(unread.into_iter().map(|what| format!("{pod}: {}: {what}", corefile.path)));
                 known.push(corefile);
             }
             Err(why) => gaps.push(format!("{pod}: {why}")),
@@ -43,27 +43,65 @@ fn of_process(process: &Process, pod: &str) -> Result<(Corefile, Vec<String>), S
 }
 
 fn read_text(process: &Process, pod: &str, path: &str, text: &str) -> (Corefile, Vec<String>) {
-    let environment = process.environment().unwrap_or_default();
-    let variable = |name: &str| {
-        let value = environment.iter().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-        value.map(str::to_owned)
-    };
-    let corefile::Parsed { forwards, imports: mut unread } = corefile::parse(text, variable);
-    let mut forwards_to = Vec::new();
-    for target in forwards {
-        if !target.starts_with('/') {
-            forwards_to.push(target);
-            continue;
-        }
-        match process.read_inside(Path::new(&target)) {
-            Ok(text) => forwards_to.extend(resolv::parse(&text).nameservers),
-            Err(e) => {
-                unread.push(format!("{target} ({e})"));
-                forwards_to.push(target);
+    // An import is looked for beside the file that has it.
+    let directory = Path::new(path).parent().unwrap_or(Path::new(""));
+    let around = Inside { process, directory, environment: process.environment().unwrap_or_default() };
+    let corefile::Parsed { mut forwards, mut doubts } = corefile::parse(text, &around);
+    for forward in &mut forwards {
+        let written = std::mem::take(&mut forward.to);
+        for target in written {
+            if !target.starts_with('/') {
+                forward.to.push(target);
+                continue;
+            }
+            match process.read_inside(Path::new(&target)) {
+                Ok(text) => forward.to.extend(resolv::parse(&text).nameservers),
+                Err(e) => {
+                    doubts.push(format!("{target}: {e}"));
+                    forward.to.push(target);
+                }
             }
         }
     }
-    (Corefile { pod: pod.into(), path: path.into(), forwards_to }, unread)
+    let of_root = forwards.iter().filter(|forward| forward.zone.split(' ').any(|zone| zone == "."));
+    let forwards_to = of_root.flat_map(|forward| forward.to.clone()).collect();
+    (Corefile { pod: pod.into(), path: path.into(), forwards_to, forwards }, doubts)
+}
+
+/// What a Corefile refers to, as its process sees it.
+struct Inside<'a> {
+    process: &'a Process,
+    directory: &'a Path,
+    environment: Vec<String>,
+}
+
+impl corefile::Surroundings for Inside<'_> {
+    fn variable(&self, name: &str) -> Option<String> {
+        let value = self.environment.iter().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        value.map(str::to_owned)
+    }
+
+    fn files(&self, import: &str) -> Result<Vec<String>, String> {
+        const MAX_FILES: usize = 64;
+        let path = &self.directory.join(import);
+        let read = |path: &Path| self.process.read_inside(path).map_err(|e| e.to_string());
+        let (Some(name), Some(directory)) = (path.file_name().and_then(|name| name.to_str()), path.parent()) else {
+            return Err("it names no file".into());
+        };
+        if !name.contains(['*', '?', '[']) {
+            return Ok(vec![read(path)?]);
+        }
+        let pattern = glob::Pattern::new(name).map_err(|e| e.to_string())?;
+        // A directory that is not there matches nothing, which CoreDNS only warns of.
+        let Ok(entries) = self.process.list_inside(directory) else { return Ok(Vec::new()) };
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<_> = names.filter(|name| pattern.matches(name)).take(MAX_FILES + 1).collect();
+        names.sort();
+        if names.len() > MAX_FILES {
+            return Err(format!("it names more than {MAX_FILES} files"));
+        }
+        names.iter().map(|name| read(&directory.join(name))).collect()
+    }
 }
 
 /// The value of `-conf`, which Go takes with one dash or two, behind a space or `=`.
@@ -110,6 +148,27 @@ mod tests {
         let [corefile] = found.get().expect("readable").as_slice() else { panic!("one") };
         assert_eq!(corefile.forwards_to, ["10.5.0.1", "169.254.116.108"]);
         assert_eq!((corefile.pod.as_str(), corefile.path.as_str()), ("coredns-1", "/etc/coredns/Corefile"));
+    }
+
+    #[test]
+    fn imported_files_are_those_of_the_pod() {
+        let dir = tempfile::tempdir().unwrap();
+        let process = process(dir.path(), "coredns\0-conf\0/etc/coredns/Corefile\0");
+        fs::create_dir_all(dir.path().join("root/etc/coredns/custom")).unwrap();
+        let text = ".:53 {\n import /etc/coredns/custom/*.override\n import /none/*.x\n}\nimport custom/*.server\n";
+        write(dir.path(), "root/etc/coredns/Corefile", text);
+        write(dir.path(), "root/etc/coredns/custom/a.override", "forward . 169.254.116.108 {\n force_tcp\n}\n");
+        write(dir.path(), "root/etc/coredns/custom/b.txt", "forward . 6.6.6.6\n");
+        write(dir.path(), "root/etc/coredns/custom/c.server", "corp {\n forward . 10.0.0.1\n}\n");
+        let found = read([(&process, "pod".to_owned())], "/proc");
+        let Fact::Known { value, others, .. } = found else { panic!("known") };
+        assert_eq!(
+            (value[0].forwards_to.as_slice(), others.len()),
+            (&["169.254.116.108".to_owned()][..], 0),
+            "{others:?}"
+        );
+        assert!(value[0].forwards[0].force_tcp);
+        assert_eq!(value[0].forwards[1].zone, "corp");
     }
 
     #[test]

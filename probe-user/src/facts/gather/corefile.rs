@@ -1,14 +1,26 @@
-//! Reading a Corefile far enough to say whereto `.` is forwarded (coredns man corefile(5), plugin/forward).
+//! Reading a Corefile far enough to say whereto it forwards (coredns man corefile(5), plugin/forward).
 
 use std::collections::BTreeMap;
 
-/// What a Corefile says of the root zone.
+use crate::facts::Forward;
+
+/// What a Corefile says of forwarding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Parsed {
-    /// Targets of `forward .`, as written: addresses, `tls://...`, names of files.
-    pub(super) forwards: Vec<String>,
-    /// Files and snippets it imports that were not followed.
-    pub(super) imports: Vec<String>,
+    /// Every `forward`, its targets as written: addresses, `tls://...`, names of files.
+    pub(super) forwards: Vec<Forward>,
+    /// What stands in the way of being sure: imports that could not be followed, braces that do not match.
+    pub(super) doubts: Vec<String>,
+}
+
+/// Where a Corefile's variables and imports come from.
+pub(super) trait Surroundings {
+    fn variable(&self, name: &str) -> Option<String>;
+    /// The files that an import names, which may have a pattern in its last part.
+    ///
+    /// # Errors
+    /// Why they cannot be read, as text.
+    fn files(&self, import: &str) -> Result<Vec<String>, String>;
 }
 
 /// A word, and whether it is the first of its line.
@@ -25,22 +37,51 @@ impl Token {
     }
 }
 
-/// Parses a Corefile; `{$NAME}` is replaced by what `environment` says (empty, when it does not know it).
-pub(super) fn parse(text: &str, environment: impl Fn(&str) -> Option<String>) -> Parsed {
-    let tokens = tokens(text, &environment);
-    let blocks = blocks(&tokens);
-    let snippets: BTreeMap<&str, &[Token]> =
-        blocks.iter().filter_map(|block| Some((block.snippet()?, block.body))).collect();
+/// Imports may import.
+const MAX_DEPTH: u8 = 8;
+
+/// Parses a Corefile; a variable that is not known is empty, as for CoreDNS.
+pub(super) fn parse(text: &str, around: &impl Surroundings) -> Parsed {
     let mut parsed = Parsed::default();
-    for block in blocks.iter().filter(|block| block.snippet().is_none()) {
-        if block.keys.first().is_some_and(|key| key.is("import")) {
-            parsed.imports.extend(block.keys[1..].iter().map(|key| key.text.clone()));
-        } else if block.keys.iter().any(|key| is_root_zone(&key.text)) {
-            read_body(block.body, &snippets, &mut parsed, 0);
-        }
-    }
+    read_blocks(text, around, &mut parsed, 0);
     parsed
 }
+
+fn read_blocks(text: &str, around: &impl Surroundings, parsed: &mut Parsed, depth: u8) {
+    let tokens = tokens(text, &|name: &str| around.variable(name));
+    let (open, close) = (tokens.iter().filter(|t| t.is("{")).count(), tokens.iter().filter(|t| t.is("}")).count());
+    if open != close {
+        parsed.doubts.push(format!(
+            "its braces do not match ({open} open, {close} close); CoreDNS goes on with what it had before"
+        ));
+    }
+    let blocks = blocks(&tokens);
+    let snippets: Snippets<'_> = blocks.iter().filter_map(|block| Some((block.snippet()?, block.body))).collect();
+    for block in blocks.iter().filter(|block| block.snippet().is_none()) {
+        if block.keys.first().is_some_and(|key| key.is("import")) {
+            for key in &block.keys[1..] {
+                for file in imported(&key.text, around, parsed, depth) {
+                    read_blocks(&file, around, parsed, depth + 1);
+                }
+            }
+            continue;
+        }
+        let keys = block.keys.iter().map(|key| zone(&key.text)).filter(|zone| !zone.is_empty());
+        let zones: Vec<String> = keys.collect();
+        read_body(block.body, &zones.join(" "), &snippets, around, parsed, depth);
+    }
+}
+
+/// The texts that an import stands for.
+fn imported(what: &str, around: &impl Surroundings, parsed: &mut Parsed, depth: u8) -> Vec<String> {
+    let files = if depth < MAX_DEPTH { around.files(what) } else { Err("it is imported too deep".into()) };
+    files.unwrap_or_else(|why| {
+        parsed.doubts.push(format!("import {what}: {why}"));
+        Vec::new()
+    })
+}
+
+type Snippets<'a> = BTreeMap<&'a str, &'a [Token]>;
 
 struct Block<'a> {
     keys: &'a [Token],
@@ -57,12 +98,15 @@ impl<'a> Block<'a> {
     }
 }
 
-/// `.`, `.:53`, `dns://.:1053`, `tls://.`; a key of nothing but a port is the root zone too.
-fn is_root_zone(key: &str) -> bool {
+/// The zone of a block's key: `.` of `.`, `.:53`, `dns://.:1053`, `tls://.`, and of a key of nothing but a port.
+fn zone(key: &str) -> String {
     let zone = key.trim_end_matches(',');
     let zone = zone.split_once("://").map_or(zone, |(_, rest)| rest);
-    zone == "."
-        || zone.strip_prefix('.').unwrap_or(zone).strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok())
+    let (name, port) = zone.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).unwrap_or((zone, ""));
+    match name {
+        "" if !port.is_empty() => ".".into(),
+        name => name.to_owned(),
+    }
 }
 
 /// Server blocks and snippets, and lines outside of any (`import`), which have no body.
@@ -106,26 +150,63 @@ fn closing(tokens: &[Token], open: usize) -> usize {
     tokens.len()
 }
 
-fn read_body(body: &[Token], snippets: &BTreeMap<&str, &[Token]>, parsed: &mut Parsed, depth: u8) {
-    const MAX_DEPTH: u8 = 8; // a snippet may import itself
+/// `zones`: those of the server block.
+fn read_body(
+    body: &[Token],
+    zones: &str,
+    snippets: &Snippets<'_>,
+    around: &impl Surroundings,
+    parsed: &mut Parsed,
+    depth: u8,
+) {
     let mut at = 0;
     while at < body.len() {
         let line_end = (at + 1..body.len()).find(|&i| body[i].first || body[i].is("{")).unwrap_or(body.len());
         let line = &body[at..line_end];
+        let mut options: &[Token] = &[];
         at = match body.get(line_end) {
-            Some(token) if token.is("{") => closing(body, line_end) + 1,
+            Some(token) if token.is("{") => {
+                let end = closing(body, line_end);
+                options = body.get(line_end + 1..end).unwrap_or_default();
+                end + 1
+            }
             _ => line_end,
         };
         match line {
-            [name, from, to @ ..] if name.is("forward") && from.text == "." => {
-                parsed.forwards.extend(to.iter().filter(|token| !token.is("}")).map(|token| token.text.clone()));
+            [name, from, to @ ..] if name.is("forward") => {
+                let to = to.iter().filter(|token| !token.is("}")).map(|token| token.text.clone()).collect();
+                let zone = if from.text == "." { zones.to_owned() } else { from.text.clone() };
+                parsed.forwards.push(forward(zone, to, options));
             }
             [name, what, ..] if name.is("import") => match snippets.get(what.text.as_str()) {
-                Some(snippet) if depth < MAX_DEPTH => read_body(snippet, snippets, parsed, depth + 1),
-                _ => parsed.imports.push(what.text.clone()),
+                Some(snippet) if depth < MAX_DEPTH => {
+                    read_body(snippet, zones, snippets, around, parsed, depth + 1);
+                }
+                Some(_) => parsed.doubts.push(format!("import {}: it imports itself", what.text)),
+                None => {
+                    for file in imported(&what.text, around, parsed, depth) {
+                        let tokens = tokens(&file, &|name: &str| around.variable(name));
+                        read_body(&tokens, zones, snippets, around, parsed, depth + 1);
+                    }
+                }
             },
             _ => {}
         }
+    }
+}
+
+/// The options of plugin/forward that matter here.
+fn forward(zone: String, to: Vec<String>, options: &[Token]) -> Forward {
+    let value = |name: &str| {
+        let at = options.iter().position(|token| token.first && token.is(name))?;
+        Some(options.get(at + 1).filter(|token| !token.first).map_or("", |token| token.text.as_str()))
+    };
+    Forward {
+        zone,
+        to,
+        policy: value("policy").filter(|policy| !policy.is_empty()).map(str::to_owned),
+        force_tcp: value("force_tcp").is_some(),
+        max_concurrent: value("max_concurrent").and_then(|number| number.parse().ok()),
     }
 }
 
@@ -169,87 +250,5 @@ fn substitute(word: &str, environment: &impl Fn(&str) -> Option<String>) -> Stri
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn forwards(text: &str) -> Vec<String> {
-        parse(text, |_| None).forwards
-    }
-
-    #[test]
-    fn talos_corefile_forwards_to_its_resolv_conf() {
-        let text = r"
-.:53 {
-    errors
-    health {
-        lameduck 5s
-    }
-    ready
-    log . {
-        class error
-    }
-    prometheus :9153
-    kubernetes cluster.local in-addr.arpa ip6.arpa {
-        pods insecure
-        fallthrough in-addr.arpa ip6.arpa
-        ttl 30
-    }
-    forward . /etc/resolv.conf {
-       max_concurrent 1000
-    }
-    cache 30 {
-        denial 9984 30
-    }
-    loop
-    reload
-    loadbalance
-}
-";
-        assert_eq!(forwards(text), ["/etc/resolv.conf"]);
-    }
-
-    #[test]
-    fn several_targets_and_schemes() {
-        assert_eq!(
-            forwards(". {\n forward . 169.254.116.108 tls://9.9.9.9:853 [fd00::1]:53\n}\n"),
-            ["169.254.116.108", "tls://9.9.9.9:853", "[fd00::1]:53"]
-        );
-    }
-
-    #[test]
-    fn other_zones_do_not_count() {
-        let text = "example.org:53 {\n forward . 10.0.0.1\n}\n.:53 {\n forward consul 10.0.0.2\n forward . 1.1.1.1\n}";
-        assert_eq!(forwards(text), ["1.1.1.1"]);
-        assert!(is_root_zone("dns://.:1053") && is_root_zone(":53") && is_root_zone(".,"));
-        assert!(!is_root_zone("example.org") && !is_root_zone("..") && !is_root_zone(""));
-    }
-
-    #[test]
-    fn comments_quotes_and_variables() {
-        let text = "# all\n. {\n forward . \"{$UPSTREAM}\" {%OTHER%}:53 # {$NO}\n}";
-        let known = |name: &str| (name == "UPSTREAM").then(|| "8.8.8.8".to_owned());
-        assert_eq!(parse(text, known).forwards, ["8.8.8.8", ":53"]);
-    }
-
-    #[test]
-    fn snippets_are_followed_and_files_are_told() {
-        let text = "(up) {\n forward . 9.9.9.9\n}\nimport /etc/coredns/custom/*.server\n\
-                    .:53 {\n import up\n import /etc/coredns/custom/*.override\n}";
-        let parsed = parse(text, |_| None);
-        assert_eq!(parsed.forwards, ["9.9.9.9"]);
-        assert_eq!(parsed.imports, ["/etc/coredns/custom/*.server", "/etc/coredns/custom/*.override"]);
-    }
-
-    #[test]
-    fn a_snippet_that_imports_itself_ends() {
-        let parsed = parse("(a) {\n import a\n}\n. {\n import a\n}", |_| None);
-        assert_eq!(parsed.imports, ["a"]);
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn any_text_is_survived(text in "[ \n.{}$%#a-f\"()]{0,80}(import|forward . )?[ \n.{}$%é]{0,40}") {
-            let _parsed = parse(&text, |_| Some("x".into()));
-        }
-    }
-}
+#[path = "corefile_tests.rs"]
+mod tests;

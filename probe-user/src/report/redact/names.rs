@@ -49,7 +49,10 @@ impl Names {
         kinds.extend("node", talos.map(String::as_str).filter(|node| node.parse::<std::net::IpAddr>().is_err()));
         for file in facts.coredns.get().into_iter().flatten() {
             kinds.add("pod", &file.pod);
-            for server in &file.forwards_to {
+            for zone in file.forwards.iter().flat_map(|forward| forward.zone.split(' ')) {
+                kinds.extend("domain", (zone != ".").then_some(zone));
+            }
+            for server in file.forwards.iter().flat_map(|forward| &forward.to).chain(&file.forwards_to) {
                 let host = server.split_once("://").map_or(server.as_str(), |(_, host)| host);
                 let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
                 let is_name =
