@@ -107,7 +107,7 @@ pub(crate) struct Build {
 pub(crate) struct Test {
     #[command(flatten)]
     pub(crate) consent: Consent,
-    /// On Debian's kernels too, as `cargo xtask vm` does; with CI=true always
+    /// On Debian's kernels too, as `cargo xtask vm` does
     #[arg(long)]
     pub(crate) vm: bool,
 }
