@@ -65,12 +65,15 @@ pub struct Seen {
     pub netns: u64,
     /// Device it was last seen on.
     pub ifindex: u32,
-    pub _reserved: u32,
+    /// 1: its first sighting was lost. Then the others are not worth having: they would tell half a story, and without
+    /// its question.
+    pub muted: u32,
     pub packet: Packet,
 }
 
 /// The head of every event. In the ring buffers [`PAYLOAD`] bytes follow, `captured` of them valid: they begin behind
-/// the UDP or TCP header. In the perf buffers `captured` bytes of the packet follow, from wherever `skb->data` points.
+/// the UDP or TCP header; or none at all, where an earlier sighting of the same skb had them. In the perf buffers
+/// `captured` bytes of the packet follow, from wherever `skb->data` points.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Record {
@@ -84,8 +87,9 @@ pub struct Record {
     pub socket: u64,
     /// 0: none.
     pub ifindex: u32,
-    /// `enum skb_drop_reason` of the running kernel (drops only).
-    pub drop_reason: u32,
+    /// Of a drop: `enum skb_drop_reason` of the running kernel. At a socket's ingress and a device's egress: the device
+    /// by which it came into this namespace (`skb_iif`); 0: by none.
+    pub detail: u32,
     /// One of [`hook`].
     pub hook: u8,
     /// 1: `packet` is what an earlier hook saw; what the packet looks like here is in the bytes that follow, if any.
@@ -93,6 +97,8 @@ pub struct Record {
     pub captured: u16,
     /// Bytes behind the UDP or TCP header, whether captured or not; 0: not known (the packet was recalled).
     pub payload_len: u32,
+    /// Sequence and acknowledgement number of a TCP segment, host byte order; of what was recalled 0.
+    pub sequence: [u32; 2],
     pub packet: Packet,
 }
 
@@ -120,6 +126,10 @@ pub struct Counts {
     pub admitted_costly: u64,
     /// Second (boot clock >> 30) in which the last line was logged.
     pub logged: u64,
+    /// Packets to the target that a socket sent over UDP, other flows' only: what was asked. And those of them whose
+    /// event was lost.
+    pub queries: u64,
+    pub queries_lost: u64,
 }
 
 /// The rate limit's window is 2^26 ns: 67 ms.
@@ -135,10 +145,25 @@ pub const fn own_port_key(transport: u8, port: u16) -> u32 {
 const _: () = {
     assert!(size_of::<Packet>() == 48);
     assert!(size_of::<Seen>() == 72);
-    assert!(size_of::<Record>() == 96);
-    assert!(size_of::<Sighting>() == 96 + PAYLOAD);
-    assert!(size_of::<Counts>() == 64);
+    assert!(size_of::<Record>() == 104);
+    assert!(size_of::<Sighting>() == 104 + PAYLOAD);
+    assert!(size_of::<Counts>() == 80);
 };
+
+/// The client's port and, over UDP, the DNS id, well mixed: what stays the same on every hop of a query and its
+/// answer, whatever is done to its addresses. Samples are taken by it.
+#[must_use]
+#[inline(always)]
+pub const fn sample_hash(transport: u8, client_port: u16, head: [u8; 4]) -> u32 {
+    let id = if transport == UDP { (head[0] as u32) << 8 | head[1] as u32 } else { 0 };
+    // The finalizer of MurmurHash3: each bit of the input moves half of the output's.
+    let mut hash = (client_port as u32) << 16 | id;
+    hash ^= hash >> 16;
+    hash = hash.wrapping_mul(0x85eb_ca6b);
+    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(0xc2b2_ae35);
+    hash ^ hash >> 16
+}
 
 impl Packet {
     /// Source and destination in network byte order; an IPv4 address fills the first four bytes.

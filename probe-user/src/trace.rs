@@ -12,6 +12,7 @@ pub mod reorder;
 pub mod summary;
 pub mod topology;
 pub mod transaction;
+pub mod truncated;
 
 #[cfg(all(feature = "probe", target_os = "linux"))]
 mod attach;

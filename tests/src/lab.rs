@@ -2,8 +2,12 @@
 
 use std::{
     ffi::OsStr,
+    path::Path,
     process::{Child, Command, Output, Stdio},
 };
+
+use anyhow::bail;
+use hostdns_probe::netns::Netns;
 
 use crate::{hostdns_probe, run, stderr, stdout};
 
@@ -32,6 +36,15 @@ impl Lab {
         let mut command = Command::new(hostdns_probe());
         command.args(["lab", "exec", "--lab", &self.name, "--"]).args(args);
         command
+    }
+
+    /// The network namespace of a pod; none: of the node.
+    ///
+    /// # Panics
+    /// Where it is not found.
+    #[must_use]
+    pub fn netns(&self, pod: Option<&str>) -> Netns {
+        netns(&hostdns_probe(), &self.name, pod).expect("the lab's namespaces can be found")
     }
 
     /// Runs `hostdns-probe check --output json` inside the node, and reads its report.
@@ -66,4 +79,28 @@ impl Drop for Lab {
             eprintln!("lab down {}: {}", self.name, stderr(&output));
         }
     }
+}
+
+/// The network namespace of a lab's node or pod, found again among the processes seen from here by its inode.
+///
+/// # Errors
+/// There is no such lab, or its processes are not seen from here.
+pub fn netns(probe: &Path, lab: &str, pod: Option<&str>) -> anyhow::Result<Netns> {
+    let mut command = Command::new(probe);
+    command.args(["lab", "exec", "--lab", lab]);
+    if let Some(pod) = pod {
+        command.args(["--pod", pod]);
+    }
+    let output = command.args(["--", "readlink", "/proc/self/ns/net"]).output()?;
+    if !output.status.success() {
+        bail!("lab exec: {}", stderr(&output).trim());
+    }
+    let wanted = stdout(&output).trim().to_owned();
+    for process in std::fs::read_dir("/proc")?.flatten() {
+        let path = process.path().join("ns/net");
+        if std::fs::read_link(&path).is_ok_and(|link| link.as_os_str() == wanted.as_str()) {
+            return Ok(Netns::open(path)?);
+        }
+    }
+    bail!("no process in {wanted}, the network namespace of {lab}, is seen from here; run this outside of containers")
 }

@@ -4,13 +4,11 @@
 //! between the look and the kill; and the kernel gives out no id twice, so others may load programs meanwhile.
 
 use std::{
-    fs,
-    process::Child,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
-use end_to_end::{bpf::Objects, hostdns_probe, is_root_or_skips, lab::Lab, stdout};
+use end_to_end::{bpf::Objects, hostdns_probe, innermost_child, is_root_or_skips, lab::Lab, stdout};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -76,19 +74,6 @@ fn kill_9_leaves_nothing() {
         assert!(after == before, "killed {pause_ms} ms after it had loaded, the node was\n{before}\nand is\n{after}");
     }
     assert!(with_links, "no check was attached when it was killed: the pauses are too short");
-}
-
-/// `lab exec` waits for the check it started, which is in a process namespace of its own but seen from here too.
-fn innermost_child(exec: &Child) -> u32 {
-    let first_child = |pid: u32| -> Option<u32> {
-        let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-        text.split_whitespace().next()?.parse().ok()
-    };
-    let mut last = exec.id();
-    while let Some(child) = first_child(last) {
-        last = child;
-    }
-    last
 }
 
 /// Stopping takes effect thread by thread.

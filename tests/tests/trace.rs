@@ -1,52 +1,14 @@
 //! `hostdns-probe trace` beside real queries in the lab: every transaction told, hop by hop, in every form.
 
-use std::{
-    io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
+use std::{io::Write as _, process::Command};
+
+use end_to_end::{
+    is_root_or_skips,
+    lab::Lab,
+    stderr, stdout,
+    trace::{Trace, ask},
 };
-
-use end_to_end::{hostdns_probe, is_root_or_skips, lab::Lab};
 use serde_json::Value;
-
-const HOST_DNS: &str = "169.254.116.108:53";
-
-/// A trace that is known to watch already.
-struct Trace(Child);
-
-impl Trace {
-    fn start(lab: &Lab, args: &[&str]) -> Self {
-        let probe = hostdns_probe();
-        let mut command = lab.command([probe.as_os_str(), "trace".as_ref()]);
-        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("trace starts");
-        let stderr = child.stderr.take().expect("it is piped");
-        let mut lines = BufReader::new(stderr).lines();
-        let first = lines.next().expect("it says that it traces").expect("text");
-        assert!(first.starts_with("tracing DNS"), "{first}");
-        std::thread::spawn(move || lines.for_each(drop));
-        Self(child)
-    }
-
-    /// What it printed, once it has ended by itself.
-    fn output(self) -> Vec<u8> {
-        let output = self.0.wait_with_output().expect("trace ends");
-        assert!(output.status.success(), "{}", output.status);
-        output.stdout
-    }
-
-    fn transactions(self) -> Vec<Value> {
-        let text = String::from_utf8(self.output()).expect("text");
-        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
-    }
-}
-
-/// A plain question from a pod, whatever becomes of it.
-fn ask(lab: &str, pod: &str, transport: &str) {
-    let mut command = Command::new(hostdns_probe());
-    command.args(["lab", "exec", "--lab", lab, "--pod", pod, "--"]);
-    command.args(["timeout", "1"]).arg(hostdns_probe()).args(["lab", "__ask", HOST_DNS, transport]);
-    command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it can be asked");
-}
 
 fn hooks(transaction: &Value) -> Vec<String> {
     let hops = transaction["hops"].as_array().expect("hops");
@@ -182,6 +144,45 @@ fn the_packet_file_has_every_hop_with_its_interface_and_a_comment() {
     assert!(packets.iter().any(|packet| contains(packet, "eth0 transmit") && contains(packet, "masqueraded")));
 }
 
+/// tshark (Debian's) takes the file as it is: no warning, DNS dissected, interfaces and comments where they belong.
+#[test]
+fn tshark_reads_the_packet_file_without_a_warning() {
+    if !is_root_or_skips("tshark_reads_the_packet_file_without_a_warning") {
+        return;
+    }
+    if Command::new("tshark").arg("--version").output().is_err() {
+        eprintln!("skipped: tshark is not installed");
+        return;
+    }
+    let lab = Lab::up("healthy-known-address", "trace-tshark");
+    let trace = Trace::start(&lab, &["--output", "pcapng", "--count", "2", "--duration", "30s"]);
+    ask("trace-tshark", "app", "udp");
+    ask("trace-tshark", "app", "tcp");
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(&trace.output()).expect("it can be written");
+    let mut tshark = Command::new("tshark");
+    tshark.arg("-r").arg(file.path()).args(["-o", "ip.check_checksum:TRUE", "-T", "fields"]);
+    for field in ["frame.interface_name", "frame.comment", "dns.qry.name", "tcp.seq_raw", "ip.checksum.status"] {
+        tshark.args(["-e", field]);
+    }
+    let output = tshark.output().expect("it starts");
+    let (text, said) = (stdout(&output), stderr(&output));
+    assert!(output.status.success(), "{said}");
+    let said: Vec<&str> = said.lines().filter(|line| !line.starts_with("Running as user")).collect();
+    assert!(said.is_empty(), "{said:?}");
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
+    assert!(rows.len() > 12, "{text}");
+    for row in &rows {
+        assert!(!row[0].is_empty() && row[1].contains("transaction"), "{row:?}");
+        assert_eq!(row[4], "1", "a good checksum: {row:?}");
+    }
+    assert!(rows.iter().filter(|row| row[2] == "example.com").count() >= 6, "{text}");
+    // Of the connection: numbers of its own, not made up. What is dropped in a socket's queue has lost its header.
+    let segments = rows.iter().filter(|row| !row[3].is_empty() && !row[1].contains(" drop;"));
+    let numbers: std::collections::BTreeSet<&str> = segments.map(|row| row[3]).collect();
+    assert!(numbers.len() >= 4 && !numbers.contains("0"), "{numbers:?}");
+}
+
 #[test]
 fn a_reader_that_goes_away_ends_it_quietly() {
     if !is_root_or_skips("a_reader_that_goes_away_ends_it_quietly") {
@@ -189,8 +190,7 @@ fn a_reader_that_goes_away_ends_it_quietly() {
     }
     let lab = Lab::up("healthy-known-address", "trace-pipe");
     let mut trace = Trace::start(&lab, &["--output", "json", "--duration", "60s"]);
-    drop(trace.0.stdout.take());
+    trace.close_stdout();
     ask("trace-pipe", "app", "udp");
-    let status = trace.0.wait().expect("it ends");
-    assert!(status.success(), "{status}");
+    let _summary = trace.summary();
 }

@@ -14,7 +14,7 @@ use crate::{
     early::{Start, worth_parsing},
     emit::{self, NAMESPACES},
     parse::{Found, parse},
-    settings::HAVE_NETNS_COOKIE,
+    settings::{HAVE_NETNS_COOKIE, STRANGERS},
 };
 
 /// The packet may pass: always.
@@ -32,6 +32,12 @@ pub(crate) fn hostdns_sockin(ctx: SkBuffContext) -> i32 {
     ALLOW
 }
 
+/// A client's end of it: its question out, its answer in. What a server elsewhere does is none of the node's matters.
+#[inline(always)]
+fn is_clients(found: &Found, hook: u8) -> bool {
+    (found.to != 0) == (hook == hook::SOCKET_OUT)
+}
+
 #[inline(always)]
 fn observe(skb: *mut __sk_buff, hook: u8) {
     if !worth_parsing(skb, Start::Data) {
@@ -45,7 +51,7 @@ fn observe(skb: *mut __sk_buff, hook: u8) {
     if HAVE_NETNS_COOKIE.load() != 0 {
         // SAFETY: the program's own context.
         let netns = unsafe { bpf_get_netns_cookie(skb.cast()) };
-        if NAMESPACES.get_ptr(&netns).is_none() {
+        if NAMESPACES.get_ptr(&netns).is_none() && !(STRANGERS.load() != 0 && is_clients(found, hook)) {
             return;
         }
         found.seen.netns = netns;

@@ -2,27 +2,32 @@
 //!
 //! The rate is bounded twice: a ring buffer holds what it holds (userspace empties it every few milliseconds), and
 //! for flows that are not the check's own each CPU admits so many events per 67 ms, fewer of those that
-//! `bpf_skb_output` makes costly (8 µs). What does not fit is counted.
+//! `bpf_skb_output` makes costly (8 µs). What does not fit is counted, queries apart: one whose first sighting was lost
+//! is muted, so that it is either told or counted, never both.
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{__sk_buff, BPF_F_CURRENT_CPU, BPF_RB_NO_WAKEUP},
+    bindings::{__sk_buff, BPF_F_CURRENT_CPU, BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP},
     helpers::generated::{bpf_ktime_get_boot_ns, bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_skb_output},
     macros::map,
     maps::{HashMap, LruHashMap, PerCpuArray, PerfEventByteArray, RingBuf},
 };
 use aya_log_ebpf::warn;
 use hostdns_probe_ebpf::{
-    Counts, PACKET_BYTES, PAYLOAD, RATE_WINDOW_SHIFT, Record, Seen, Sighting, hook, own_port_key,
+    Counts, PACKET_BYTES, PAYLOAD, RATE_WINDOW_SHIFT, Record, Seen, Sighting, UDP, hook, own_port_key, sample_hash,
 };
 
-use crate::parse::Found;
+use crate::{
+    parse::Found,
+    settings::{ADMITTED, ADMITTED_COSTLY, ONCE, ROOM, SAMPLE},
+    tracing::LIFETIME,
+};
 
 /// The check's own flows: userspace is woken for each.
 #[map]
 static OWN_EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 
-/// Everything else: userspace looks every few milliseconds.
+/// Everything else: userspace looks every few milliseconds, and says how large it is.
 #[map]
 static OTHER_EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
@@ -49,12 +54,6 @@ pub(crate) static EXITS: HashMap<u32, u8> = HashMap::with_max_entries(1024, 0);
 #[map]
 static COUNTS: PerCpuArray<Counts> = PerCpuArray::with_max_entries(1, 0);
 
-/// Events of other flows per CPU and window: 30 000 a second.
-const ADMITTED: u64 = 2000;
-
-/// Of those with packet bytes: 1500 a second, about 1.2 % of a CPU.
-const ADMITTED_COSTLY: u64 = 100;
-
 /// How a ring entry of each kind is handed over.
 const WAKE: u64 = 0;
 const NO_WAKE: u64 = BPF_RB_NO_WAKEUP as u64;
@@ -68,41 +67,62 @@ pub(crate) fn sighting(skb: *mut __sk_buff, hook: u8, found: &mut Found, socket:
     let (time_ns, ifindex) = unsafe { (bpf_ktime_get_boot_ns(), (*skb).ifindex) };
     found.seen.time_ns = time_ns;
     found.seen.ifindex = ifindex;
-    let at_socket = matches!(hook, hook::SOCKET_OUT | hook::SOCKET_IN);
     let key = skb as u64;
+    let Some(counts) = counts() else { return };
+    let mut again = false;
     // Most packets are seen more than once, and writing in place is cheaper than an update.
     if let Some(known) = SEEN.get_ptr_mut(&key) {
         // SAFETY: a live map value; a torn write by another CPU could only mix two sightings of one skb.
-        unsafe { copy(&found.seen, &mut *known) };
+        let known = unsafe { &mut *known };
+        if own == 0 && !is_sampled(found) {
+            known.muted = 1; // the address is another packet's now
+            return;
+        }
+        again = own == 0 && is_again(known, found, hook);
+        if again && known.muted != 0 {
+            add(&raw mut counts.other_lost);
+            return;
+        }
+        copy(&found.seen, known);
     } else {
+        if own == 0 && !is_sampled(found) {
+            return;
+        }
         // Where it fails the sighting still counts; only what later hooks would add to it is lost.
         let _ = SEEN.insert(&key, &found.seen, 0);
     }
-    let Some(counts) = counts() else { return };
-    if own == 0 && !admit(counts, time_ns, false) {
-        counts.other_lost += 1;
+    let asks = own == 0 && hook == hook::SOCKET_OUT && is_query(found);
+    if asks {
+        add(&raw mut counts.queries);
+    }
+    if own == 0 && (asks && is_crowded() || !admit(counts, time_ns, false)) {
+        unheard(counts, key, asks, again);
+        return;
+    }
+    if again {
+        let Some(mut entry) = OTHER_EVENTS.reserve::<Record>(0) else {
+            lost(counts, own, time_ns);
+            return;
+        };
+        // SAFETY: the reserved entry has a `Record`'s size and alignment; every field is written.
+        unsafe { fill(&mut *entry.as_mut_ptr(), skb, hook, found, socket) };
+        count(counts, own);
+        entry.submit(NO_WAKE);
         return;
     }
     let Some(mut entry) = ring(own).reserve::<Sighting>(0) else {
         lost(counts, own, time_ns);
+        if own == 0 {
+            mute(counts, key, asks);
+        }
         return;
     };
+    let at_socket = matches!(hook, hook::SOCKET_OUT | hook::SOCKET_IN);
     let sighting = entry.as_mut_ptr();
     // SAFETY: the reserved entry has a `Sighting`'s size and alignment; every field of the record is written, and of
     // the payload as much as `captured` says.
     unsafe {
-        let record = &mut (*sighting).record;
-        record.time_ns = time_ns;
-        record.skb = key;
-        record.netns = found.seen.netns;
-        record.socket = socket;
-        record.ifindex = ifindex;
-        record.drop_reason = 0;
-        record.hook = hook;
-        record.recalled = 0;
-        record.captured = 0;
-        record.payload_len = found.payload_len;
-        copy(&found.seen.packet, &mut record.packet);
+        fill(&mut (*sighting).record, skb, hook, found, socket);
         // Through the ring's memory, where the verifier loses track of it: a size it must know exactly would make it
         // tell apart every way that the parser may have taken to it (millions), instead of merging them.
         //
@@ -132,6 +152,98 @@ pub(crate) fn sighting(skb: *mut __sk_buff, hook: u8, found: &mut Found, socket:
     submit(counts, own, entry);
 }
 
+/// Everything but what is captured.
+#[inline(always)]
+fn fill(record: &mut Record, skb: *mut __sk_buff, hook: u8, found: &Found, socket: u64) {
+    record.time_ns = found.seen.time_ns;
+    record.skb = skb as u64;
+    record.netns = found.seen.netns;
+    record.socket = socket;
+    record.ifindex = found.seen.ifindex;
+    // SAFETY: the program's own context; the field is always there.
+    record.detail = match hook {
+        hook::SOCKET_IN | hook::EGRESS => unsafe { (*skb).ingress_ifindex },
+        _ => 0,
+    };
+    record.hook = hook;
+    record.recalled = 0;
+    record.captured = 0;
+    record.payload_len = found.payload_len;
+    record.sequence = found.sequence;
+    copy(&found.seen.packet, &mut record.packet);
+}
+
+/// The packet that an earlier hook told all of: the same message in the same skb, not long ago. A socket sends new ones
+/// only, and a segment of TCP need not begin like the last one did.
+#[inline(always)]
+fn is_again(known: &Seen, found: &Found, hook: u8) -> bool {
+    let (before, now) = (&known.packet, &found.seen.packet);
+    ONCE.load() != 0
+        && hook != hook::SOCKET_OUT
+        && now.transport == UDP
+        && before.transport == UDP
+        && now.icmp_type == 0
+        && before.icmp_type == 0
+        && found.payload_len >= 4
+        && u32::from_ne_bytes(now.head) != 0
+        && u32::from_ne_bytes(now.head) == u32::from_ne_bytes(before.head)
+        && found.seen.time_ns.wrapping_sub(known.time_ns) < LIFETIME
+}
+
+/// In the sample. An ICMP error that quotes too little to tell belongs to whatever it quotes.
+#[inline(always)]
+fn is_sampled(found: &Found) -> bool {
+    let one_in = SAMPLE.load();
+    let packet = &found.seen.packet;
+    one_in < 2
+        || packet.icmp_type != 0 && u32::from_ne_bytes(packet.head) == 0
+        || sample_hash(packet.transport, found.client_port, packet.head) % one_in == 0
+}
+
+/// A message to the target over UDP, whatever is in it.
+#[inline(always)]
+fn is_query(found: &Found) -> bool {
+    found.to != 0 && found.seen.packet.transport == UDP && found.seen.packet.icmp_type == 0
+}
+
+/// What is under way needs the rest of the ring.
+#[inline(always)]
+fn is_crowded() -> bool {
+    let room = ROOM.load();
+    room != 0 && OTHER_EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > room
+}
+
+/// A sighting that was not let in.
+#[inline(always)]
+fn unheard(counts: &mut Counts, key: u64, asks: bool, again: bool) {
+    add(&raw mut counts.other_lost);
+    if !again {
+        mute(counts, key, asks);
+    }
+}
+
+/// The first sighting of a packet was lost.
+#[inline(always)]
+fn mute(counts: &mut Counts, key: u64, asks: bool) {
+    if asks {
+        add(&raw mut counts.queries_lost);
+    }
+    if ONCE.load() != 0
+        && let Some(known) = SEEN.get_ptr_mut(&key)
+    {
+        // SAFETY: a live map value.
+        unsafe { (*known).muted = 1 };
+    }
+}
+
+/// Counts one. Atomic: a program can be preempted by another one on the same CPU. In `core` this target has no atomic
+/// addition, for it has no compare-and-swap; the instruction is there since the first eBPF.
+#[inline(always)]
+fn add(counter: *mut u64) {
+    // SAFETY: a live and aligned map value.
+    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64) };
+}
+
 /// An event about an skb that another hook saw before, with the packet's bytes as they are now.
 ///
 /// # Safety
@@ -141,7 +253,7 @@ pub(crate) unsafe fn recalled(skb: *mut core::ffi::c_void, len: u32, record: &mu
     let Some(counts) = counts() else { return };
     let own = record.packet.own;
     if own == 0 && !admit(counts, record.time_ns, true) {
-        counts.other_lost += 1;
+        add(&raw mut counts.other_lost);
         return;
     }
     let captured = if len > PACKET_BYTES { PACKET_BYTES } else { len };
@@ -193,20 +305,12 @@ fn submit(counts: &mut Counts, own: u8, entry: aya_ebpf::maps::ring_buf::RingBuf
 
 #[inline(always)]
 fn count(counts: &mut Counts, own: u8) {
-    if own == 0 {
-        counts.other_seen += 1;
-    } else {
-        counts.own_seen += 1;
-    }
+    add(if own == 0 { &raw mut counts.other_seen } else { &raw mut counts.own_seen });
 }
 
 #[inline(always)]
 fn lost(counts: &mut Counts, own: u8, time_ns: u64) {
-    if own == 0 {
-        counts.other_lost += 1;
-    } else {
-        counts.own_lost += 1;
-    }
+    add(if own == 0 { &raw mut counts.other_lost } else { &raw mut counts.own_lost });
     // One line a second and CPU at most.
     if counts.logged != time_ns >> 30 {
         counts.logged = time_ns >> 30;
@@ -238,8 +342,8 @@ fn admit(counts: &mut Counts, time_ns: u64, costly: bool) -> bool {
         counts.admitted_costly = 0;
     }
     let (admitted, limit) =
-        if costly { (&mut counts.admitted_costly, ADMITTED_COSTLY) } else { (&mut counts.admitted, ADMITTED) };
-    if *admitted >= limit {
+        if costly { (&mut counts.admitted_costly, &ADMITTED_COSTLY) } else { (&mut counts.admitted, &ADMITTED) };
+    if *admitted >= limit.load() {
         return false;
     }
     *admitted += 1;
@@ -249,15 +353,14 @@ fn admit(counts: &mut Counts, time_ns: u64, costly: bool) -> bool {
 /// The check has announced the client's port.
 #[inline(always)]
 fn is_own(found: &Found) -> u8 {
-    let key = own_port_key(found.seen.packet.transport, found.client_port as u16);
+    let key = own_port_key(found.seen.packet.transport, found.client_port);
     u8::from(OWN_PORTS.get_ptr(&key).is_some())
 }
 
 #[inline(always)]
 fn counts() -> Option<&'static mut Counts> {
     let counts = COUNTS.get_ptr_mut(0)?;
-    // SAFETY: a per-CPU value. A program that interrupts another on this CPU could make a count miss one; the kernel
-    // keeps the same program from nesting.
+    // SAFETY: a per-CPU value. What must be exact is counted atomically: a program can be preempted by another one.
     Some(unsafe { &mut *counts })
 }
 

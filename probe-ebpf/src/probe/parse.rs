@@ -34,7 +34,11 @@ pub(crate) struct Found {
     pub(crate) payload: u32,
     pub(crate) payload_len: u32,
     /// The end that is not the target's.
-    pub(crate) client_port: u32,
+    pub(crate) client_port: u16,
+    /// 1: it goes to the target.
+    pub(crate) to: u16,
+    /// TCP: sequence and acknowledgement number.
+    pub(crate) sequence: [u32; 2],
 }
 
 impl Found {
@@ -276,6 +280,16 @@ struct Extension {
     fragment: u16,
 }
 
+/// RFC 9293, from behind the ports to the flags.
+#[repr(C, packed(2))]
+#[derive(Clone, Copy)]
+struct TcpTail {
+    sequence: [u32; 2],
+    /// Words in the header, in the upper half.
+    offset: u8,
+    flags: u8,
+}
+
 /// The ports decide: the target's address on the target's port.
 #[inline(always)]
 fn transport(skb: *mut __sk_buff, found: &mut Found, ip: Ip, quoted: bool) -> bool {
@@ -294,16 +308,18 @@ fn transport(skb: *mut __sk_buff, found: &mut Found, ip: Ip, quoted: bool) -> bo
     if !(to || from && packet.src_port == port) {
         return false;
     }
-    found.client_port = u32::from(if to { packet.src_port } else { packet.dst_port });
+    found.client_port = if to { packet.src_port } else { packet.dst_port };
+    found.to = u16::from(to);
     let payload = if protocol == UDP {
         l4 + 8
     } else if quoted {
         end // An ICMP error need not quote more of TCP than its first eight bytes.
     } else {
-        let Some(tcp) = load::<[u8; 2]>(skb, found.base, l4 + 12) else { return false };
-        packet.tcp_flags = tcp[1];
+        let Some(tcp) = load::<TcpTail>(skb, found.base, l4 + 4) else { return false };
+        packet.tcp_flags = tcp.flags;
+        found.sequence = tcp.sequence.map(u32::from_be);
         // A header that ends within itself carries nothing.
-        if tcp[0] < 0x50 { end } else { l4 + u32::from(tcp[0] >> 4) * 4 }
+        if tcp.offset < 0x50 { end } else { l4 + u32::from(tcp.offset >> 4) * 4 }
     };
     found.payload = payload;
     found.payload_len = if end > payload { end - payload } else { 0 };
@@ -338,6 +354,7 @@ trait Header: Copy {}
 impl Header for Ipv4Head {}
 impl Header for Ipv6Head {}
 impl Header for Extension {}
+impl Header for TcpTail {}
 impl Header for u16 {}
 impl Header for [u8; 2] {}
 impl Header for [u8; 4] {}

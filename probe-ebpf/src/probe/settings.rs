@@ -24,6 +24,31 @@ pub(crate) static OWN_NETNS: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static HAVE_NETNS_COOKIE: Global<u8> = Global::new(0);
 
+/// Events of other flows than the check's own that a CPU may emit in a window of the rate limit.
+#[unsafe(no_mangle)]
+pub(crate) static ADMITTED: Global<u64> = Global::new(0);
+
+/// Of those, with the packet's bytes (8 µs each).
+#[unsafe(no_mangle)]
+pub(crate) static ADMITTED_COSTLY: Global<u64> = Global::new(0);
+
+/// 1: of other flows' UDP packets, only the first sighting carries the payload.
+#[unsafe(no_mangle)]
+pub(crate) static ONCE: Global<u8> = Global::new(0);
+
+/// Of other flows, one in so many; 0 and 1: all.
+#[unsafe(no_mangle)]
+pub(crate) static SAMPLE: Global<u32> = Global::new(0);
+
+/// 1: what clients send and receive in namespaces that are not listed counts too; userspace finds out whose they are.
+#[unsafe(no_mangle)]
+pub(crate) static STRANGERS: Global<u8> = Global::new(0);
+
+/// Bytes in the ring of other flows' events from which on no further query is let in: the rest is for what belongs to
+/// those under way.
+#[unsafe(no_mangle)]
+pub(crate) static ROOM: Global<u64> = Global::new(0);
+
 // Offsets in bytes, from the running kernel's BTF.
 #[unsafe(no_mangle)]
 pub(crate) static SKB_DEV: Global<u32> = Global::new(0);

@@ -12,11 +12,11 @@ use hostdns_probe_ebpf::{Record, Seen, hook};
 
 use crate::{
     emit::{self, EXITS, NAMESPACES, SEEN},
-    settings::{DEV_IFINDEX, DEV_NET, NET_COOKIE, OWN_NETNS, SKB_DEV, SKB_LEN},
+    settings::{DEV_IFINDEX, DEV_NET, NET_COOKIE, OWN_NETNS, SKB_DEV, SKB_LEN, STRANGERS},
 };
 
 /// A packet does not travel longer than this through one node (nanoseconds).
-const LIFETIME: u64 = 3_000_000_000;
+pub(crate) const LIFETIME: u64 = 3_000_000_000;
 
 /// `net_dev_start_xmit(skb, dev)`: the packet as the device gets it, after Cilium's masquerading.
 #[btf_tracepoint(function = "net_dev_start_xmit")]
@@ -53,7 +53,7 @@ pub(crate) fn hostdns_drop(ctx: BtfTracePointContext) -> i32 {
         return 0;
     };
     record.hook = hook::DROP;
-    record.drop_reason = ctx.arg::<u64>(2) as u32;
+    record.detail = ctx.arg::<u64>(2) as u32;
     // SAFETY: as above. There may be no device, and UDP keeps something else in its place while the packet sits in a
     // socket's queue: then the loads give 0, and what was remembered stands.
     let (ifindex, netns, len) = unsafe {
@@ -64,7 +64,7 @@ pub(crate) fn hostdns_drop(ctx: BtfTracePointContext) -> i32 {
         record.ifindex = ifindex;
         record.netns = netns;
     }
-    if record.netns == 0 || NAMESPACES.get_ptr(&record.netns).is_some() {
+    if record.netns == 0 || STRANGERS.load() != 0 || NAMESPACES.get_ptr(&record.netns).is_some() {
         // SAFETY: the tracepoint's own argument.
         unsafe { emit::recalled(skb, len, &mut record) };
     }
@@ -80,7 +80,7 @@ pub(crate) fn hostdns_drop(ctx: BtfTracePointContext) -> i32 {
 unsafe fn remember(seen: *const Seen, key: u64) -> Option<Record> {
     // SAFETY: the caller vouches for `seen`; the helper takes nothing.
     let (seen, time_ns) = unsafe { (&*seen, bpf_ktime_get_boot_ns()) };
-    if time_ns.wrapping_sub(seen.time_ns) > LIFETIME {
+    if time_ns.wrapping_sub(seen.time_ns) > LIFETIME || seen.muted != 0 {
         return None;
     }
     Some(Record {
@@ -89,11 +89,12 @@ unsafe fn remember(seen: *const Seen, key: u64) -> Option<Record> {
         netns: seen.netns,
         socket: 0,
         ifindex: seen.ifindex,
-        drop_reason: 0,
+        detail: 0,
         hook: 0,
         recalled: 1,
         captured: 0,
         payload_len: 0,
+        sequence: [0; 2],
         packet: seen.packet,
     })
 }

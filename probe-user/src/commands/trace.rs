@@ -1,6 +1,7 @@
 //! `hostdns-probe trace`: DNS transactions to and from the address, as they happen.
 
 mod losses;
+mod newcomers;
 mod reasons;
 mod render;
 mod session;
@@ -45,7 +46,7 @@ pub struct TraceArgs {
     /// Follow packets on every interface of the node
     #[arg(long, help_heading = "Tracing")]
     pub all_interfaces: bool,
-    /// Show one flow in N, chosen by its addresses and ports; the output says so
+    /// Follow one query in N, with its answer, chosen in the kernel by port and DNS id; the output says so
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Tracing")]
     pub sample: Option<u32>,
     /// Only what was asked from here: a pod's name or namespace/name (globs work), `node`, an IP address, or a CIDR
@@ -116,6 +117,8 @@ pub fn run(args: &TraceArgs, global: &Global) -> anyhow::Result<Exit> {
 }
 
 async fn follow(args: &TraceArgs, global: &Global) -> anyhow::Result<Exit> {
+    // One listener each for the whole time: under load hardly any of it is spent waiting.
+    let mut interrupted = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
     let mut terminated = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut output = Output::open(args, global)?;
     let mut session = Session::start(args).await?;
@@ -135,7 +138,7 @@ async fn follow(args: &TraceArgs, global: &Global) -> anyhow::Result<Exit> {
         // In this order: a flood must not keep it from ending.
         let goes_on = tokio::select! {
             biased;
-            result = tokio::signal::ctrl_c() => { result.context("cannot listen for Ctrl-C")?; false }
+            _ = interrupted.recv() => false,
             _ = terminated.recv() => false,
             () = &mut out_of_time => false,
             _ = tick.tick() => output.show(&session.look().await)?,

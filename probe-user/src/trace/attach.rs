@@ -6,7 +6,8 @@ use aya::{
     Btf, Ebpf,
     programs::{
         BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, LinkOrder, Program, ProgramError,
-        SchedClassifier, TcAttachType, tc::TcAttachOptions,
+        SchedClassifier, TcAttachType,
+        tc::{SchedClassifierLinkId, TcAttachOptions},
     },
 };
 
@@ -125,17 +126,31 @@ pub(crate) fn device(
     name: &str,
     mode: &mut Option<DeviceMode>,
     clsact: &mut clsact::Clsact,
-) -> Vec<Hook> {
-    let mut hooks = Vec::new();
+) -> (Vec<Hook>, Vec<Link>) {
+    let (mut hooks, mut links) = (Vec::new(), Vec::new());
     for side in Side::BOTH {
         let label = |mode| match mode {
             Some(DeviceMode::Clsact) => format!("clsact {}", side.as_str()),
             _ => format!("tcx {}", side.as_str()),
         };
-        let result = device_side(ebpf, name, side, mode, clsact);
+        let result = device_side(ebpf, name, side, mode, clsact, &mut links);
         hooks.push(hook(&label(*mode), Some(name), result));
     }
-    hooks
+    (hooks, links)
+}
+
+/// A program on a device.
+pub(crate) type Link = (Side, SchedClassifierLinkId);
+
+/// Closes links; those of a device that is gone hold nothing any more but a descriptor.
+pub(crate) fn detach(ebpf: &mut Ebpf, links: Vec<Link>) {
+    for (side, link) in links {
+        let detached = program(ebpf, side.program())
+            .and_then(|program: &mut SchedClassifier| program.detach(link).map_err(|error| load::short(&error)));
+        if let Err(error) = detached {
+            tracing::debug!(error, "a link could not be closed");
+        }
+    }
 }
 
 fn device_side(
@@ -144,12 +159,14 @@ fn device_side(
     side: Side,
     mode: &mut Option<DeviceMode>,
     clsact: &mut clsact::Clsact,
+    links: &mut Vec<Link>,
 ) -> Result<Option<String>, String> {
     let program: &mut SchedClassifier = program(ebpf, side.program())?;
     if *mode != Some(DeviceMode::Clsact) {
         let options = TcAttachOptions::TcxOrder(LinkOrder::first());
         match program.attach_with_options(name, side.attach_type(), options) {
-            Ok(_link) => {
+            Ok(link) => {
+                links.push((side, link));
                 *mode = Some(DeviceMode::Tcx);
                 return Ok(None);
             }

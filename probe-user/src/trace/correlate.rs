@@ -17,7 +17,7 @@ use std::{
 pub use self::stream::{Correlator, MAX_OPEN};
 use super::{
     Flow, HookKind, PacketTrace,
-    event::{DnsHead, Event, Topology},
+    event::{Cover, DnsHead, Event, Topology},
 };
 use crate::{ended::Direction, facts::Transport};
 
@@ -47,6 +47,13 @@ struct Key {
     id: Option<u16>,
 }
 
+/// The namespace of an event, and whether it is one that nobody has named.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    netns: u64,
+    stranger: bool,
+}
+
 /// An event that belongs to a transaction.
 #[derive(Clone, Debug)]
 struct Sighting {
@@ -61,6 +68,8 @@ struct Transaction {
     /// Every key it is entered under: its own, and translated ones.
     names: Vec<Key>,
     sightings: Vec<Sighting>,
+    /// When its end was last asked for and not known, boot clock, if nothing was seen of it since.
+    unchanged: Option<u64>,
 }
 
 /// A transaction that has ended: its trace, and the events behind the trace's hops, in the same order.
@@ -95,8 +104,23 @@ impl Transaction {
         self.sightings.iter().any(|s| s.event.tcp_flags & FIN_OR_RST != 0)
     }
 
-    /// A socket sends this again: the same question, or a new one on the same ends?
-    fn takes(&self, event: &Event) -> bool {
+    /// The namespace it was asked from; none: the client's own send was not seen.
+    fn client(&self) -> Option<u64> {
+        let asks = |s: &&Sighting| s.event.hook == HookKind::SocketOut && s.direction == Direction::Request;
+        self.sightings.iter().find(asks).map(|s| s.netns)
+    }
+
+    /// All of it was seen in a namespace that is nobody's here: another node's pod, for all that is known.
+    fn is_elsewhere(&self, topology: &Topology) -> bool {
+        topology.strangers && self.sightings.iter().all(|s| !topology.is_ours(s.netns))
+    }
+
+    /// A socket sends this again: the same question, or a new one on the same ends? Ends repeat between namespaces: what
+    /// a client's socket does belongs to the client that asked.
+    fn takes(&self, event: &Event, place: Place) -> bool {
+        if place.stranger && event.hook != HookKind::Drop && self.client().is_some_and(|netns| netns != place.netns) {
+            return false;
+        }
         if event.hook != HookKind::SocketOut {
             return true;
         }
@@ -141,7 +165,7 @@ pub fn correlate(events: &[Event], topology: &Topology, horizon: Horizon) -> Vec
 
     let mut joiner = Joiner::default();
     for event in sorted {
-        joiner.place(event, topology);
+        joiner.place(event.clone(), topology);
     }
     let mut transactions: Vec<Transaction> =
         joiner.transactions.into_values().filter(|transaction| !transaction.sightings.is_empty()).collect();
@@ -175,34 +199,47 @@ struct Joiner {
 }
 
 impl Joiner {
-    fn place(&mut self, event: &Event, topology: &Topology) {
-        let Some(netns) = topology.netns_of(event) else { return };
-        if !topology.is_ours(netns) {
-            return;
-        }
+    fn place(&mut self, event: Event, topology: &Topology) {
+        let known = topology.netns_of(&event).filter(|&netns| topology.is_ours(netns));
+        let Some(netns) = known.or_else(|| topology.strangers.then_some(event.netns)) else { return };
+        let place = Place { netns, stranger: known.is_none() };
         let fresh = self
             .by_skb
             .get(&event.skb)
             .filter(|seen| event.skb != 0 && event.time_ns.saturating_sub(seen.time_ns) <= SKB_MEMORY_NS)
             .copied();
-        let Some((id, direction)) = self.owner(event, fresh, topology) else { return };
+        let Some((id, direction)) = self.owner(&event, place, fresh, topology) else { return };
         let Some(transaction) = self.transactions.get_mut(&id) else { return };
-        if transaction.sightings.len() < MAX_SIGHTINGS {
-            transaction.sightings.push(Sighting { event: event.clone(), netns, direction });
+        let clients = transaction.client().map_or(event.hook == HookKind::SocketOut, |client| client == netns);
+        if place.stranger && !clients {
+            return; // the packet has left the node, and what becomes of it elsewhere is not seen from here
         }
+        transaction.unchanged = None;
         if event.hook == HookKind::Drop {
             self.by_skb.remove(&event.skb); // freed: the next packet there is another one
         } else if event.skb != 0 && event.icmp_error.is_none() {
             self.by_skb.insert(event.skb, LastSeen { transaction: id, time_ns: event.time_ns, direction });
         }
+        if transaction.sightings.len() < MAX_SIGHTINGS {
+            transaction.sightings.push(Sighting { event, netns, direction });
+        }
     }
 
     /// The transaction an event belongs to, and the way its packet goes.
-    fn owner(&mut self, event: &Event, fresh: Option<LastSeen>, topology: &Topology) -> Option<(Id, Direction)> {
+    fn owner(
+        &mut self,
+        event: &Event,
+        place: Place,
+        fresh: Option<LastSeen>,
+        topology: &Topology,
+    ) -> Option<(Id, Direction)> {
         let Some((key, direction)) = event.flow.and_then(|flow| orient(flow, event, topology)) else {
             // No ends to go by, or ends that are nobody's: the packet's own identity, or nothing.
             return fresh.map(|seen| (seen.transaction, seen.direction));
         };
+        if place.stranger && event.hook != HookKind::Drop && !is_clients(event, direction) {
+            return None;
+        }
         // An ICMP error quotes the request; it travels the other way.
         let direction = if event.icmp_error.is_some() { Direction::Reply } else { direction };
         // A socket sends new packets only: whatever was known at that address is gone.
@@ -212,7 +249,7 @@ impl Joiner {
         if let Some(seen) = same_packet.filter(|seen| key.id.is_none() && self.knows_ends(seen.transaction, &key)) {
             return Some((seen.transaction, direction));
         }
-        if let Some(id) = self.lookup(&key, event) {
+        if let Some(id) = self.lookup(&key, event, place) {
             if let Some(seen) = fresh.filter(|seen| seen.transaction != id && event.hook != HookKind::SocketOut) {
                 self.adopt_orphan(seen.transaction, id);
             }
@@ -224,16 +261,16 @@ impl Joiner {
             return Some((seen.transaction, direction));
         }
         if key.transport == Transport::Tcp
-            && let Some(id) = self.on_connection(key, event)
+            && let Some(id) = self.on_connection(key, event, place)
         {
             return Some((id, direction));
         }
-        if !starts(event) {
+        if !starts(event) || !begins_here(event, direction, place, topology) {
             return None;
         }
         let id = self.next;
         self.next += 1;
-        self.transactions.insert(id, Transaction { key, names: Vec::new(), sightings: Vec::new() });
+        self.transactions.insert(id, Transaction { key, names: Vec::new(), sightings: Vec::new(), unchanged: None });
         self.enter(key, id);
         Some((id, direction))
     }
@@ -245,10 +282,10 @@ impl Joiner {
 
     /// A segment of a connection that is known, with an id that is not: the first question makes the handshake its
     /// own, a further one is a transaction of its own, and what else looks like a message is a piece of one.
-    fn on_connection(&mut self, key: Key, event: &Event) -> Option<Id> {
+    fn on_connection(&mut self, key: Key, event: &Event, place: Place) -> Option<Id> {
         let id = *self.by_ends.get(&Key { id: None, ..key })?;
         let newest = self.transactions.get_mut(&id)?;
-        if !newest.takes(event) {
+        if !newest.takes(event, place) {
             return None;
         }
         if !is_question(event) {
@@ -286,13 +323,14 @@ impl Joiner {
 
     /// The open transaction on these ends; where the id was not captured (a drop without bytes, a quoted header), the
     /// newest one on them.
-    fn lookup(&self, key: &Key, event: &Event) -> Option<Id> {
-        if is_no_message(event) && event.hook == HookKind::SocketOut {
+    fn lookup(&self, key: &Key, event: &Event, place: Place) -> Option<Id> {
+        let asks = event.hook == HookKind::SocketOut && event.flow.is_some_and(|flow| flow.dst == key.server);
+        if asks && is_no_message(event) {
             return None; // something new, whatever went before on these ends
         }
         let known = if key.id.is_none() { &self.by_ends } else { &self.by_key };
         let id = *known.get(key)?;
-        self.transactions.get(&id)?.takes(event).then_some(id)
+        self.transactions.get(&id)?.takes(event, place).then_some(id)
     }
 
     fn same_question(&self, seen: &LastSeen, key: &Key) -> bool {
@@ -314,6 +352,7 @@ impl Joiner {
         }
         let Some(stray) = self.transactions.remove(&orphan) else { return };
         if let Some(known) = self.transactions.get_mut(&home) {
+            known.unchanged = None;
             known.sightings.extend(stray.sightings);
             known.sightings.sort_by_key(|s| s.event.time_ns);
         }
@@ -342,10 +381,11 @@ fn orient(flow: Flow, event: &Event, topology: &Topology) -> Option<(Key, Direct
     Some((Key { transport: flow.transport, client, server, id }, direction))
 }
 
-/// Over UDP: bytes that are not even the head of a message.
+/// Over UDP: bytes that are not even the head of a message, or none.
 fn is_no_message(event: &Event) -> bool {
     event.dns.is_none()
-        && event.payload.as_ref().is_some_and(|payload| !payload.is_empty())
+        && event.icmp_error.is_none()
+        && (event.payload.is_some() || event.payload_len == 0)
         && event.flow.is_some_and(|flow| flow.transport == Transport::Udp)
 }
 
@@ -355,13 +395,37 @@ fn is_question(event: &Event) -> bool {
 }
 
 /// Whether a transaction may begin with this event. An error or a drop is about one that is known, and a connection's
-/// acknowledgements and its end belong to what went over it, which may have been handed out already.
+/// acknowledgements (of its first segment too, which are sent again and again) and its end belong to what went over it,
+/// which may have been handed out already.
 fn starts(event: &Event) -> bool {
     const SYN: u8 = 2;
+    const ACK: u8 = 16;
     let tcp = event.flow.is_some_and(|flow| flow.transport == Transport::Tcp);
     event.icmp_error.is_none()
         && event.hook != HookKind::Drop
-        && (!tcp || event.tcp_flags & SYN != 0 || is_question(event))
+        && (!tcp || event.tcp_flags & (SYN | ACK) == SYN || is_question(event))
+}
+
+/// A client's end of it: its question out, its answer in.
+fn is_clients(event: &Event, direction: Direction) -> bool {
+    matches!(
+        (event.hook, direction),
+        (HookKind::SocketOut, Direction::Request) | (HookKind::SocketIn, Direction::Reply)
+    )
+}
+
+/// While events are lost, only what is certainly a beginning begins a transaction: a client's own send, or a packet from
+/// outside the node. The rest of a query whose beginning was lost, and was counted as lost, is not told as another one.
+fn begins_here(event: &Event, direction: Direction, place: Place, topology: &Topology) -> bool {
+    if place.stranger {
+        return event.hook == HookKind::SocketOut;
+    }
+    let Cover { complete, sockets, .. } = topology.cover;
+    let outside = || topology.device(event.ifindex).is_some_and(|device| device.role.leaves_the_node());
+    complete
+        || !sockets
+        || direction == Direction::Request
+            && (event.hook == HookKind::SocketOut || event.hook == HookKind::Ingress && outside())
 }
 
 #[cfg(test)]

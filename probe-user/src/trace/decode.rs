@@ -10,7 +10,10 @@ use std::{
 
 use hostdns_probe_ebpf::{Packet, Record, TCP, UDP, hook};
 
-use super::{Flow, HookKind, event::Event};
+use super::{
+    Flow, HookKind,
+    event::{DnsHead, Event},
+};
 use crate::facts::Transport;
 
 /// Why a record is no event.
@@ -40,18 +43,23 @@ pub fn event(bytes: &[u8], drop_reasons: &BTreeMap<u32, String>) -> Result<Event
         netns: record.netns,
         ifindex: record.ifindex,
         skb: record.skb,
+        came_by: if matches!(hook, HookKind::SocketIn | HookKind::Egress) { record.detail } else { 0 },
         socket: record.socket,
         flow: Some(remembered),
         dns: None,
         tcp_flags: packet.tcp_flags,
+        sequence: record.sequence,
         ttl: packet.ttl,
-        drop_reason: (hook == HookKind::Drop).then(|| drop_reason(record.drop_reason, drop_reasons)),
+        drop_reason: (hook == HookKind::Drop).then(|| drop_reason(record.detail, drop_reasons)),
         icmp_error: (packet.icmp_type != 0).then_some((packet.icmp_type, packet.icmp_code)),
         payload: None,
         payload_len: record.payload_len,
     };
     if record.recalled == 0 {
         event.take(tail, remembered.transport);
+        if tail.is_empty() {
+            event.dns = message_seen_before(&record);
+        }
         return Ok(event);
     }
     if tail.is_empty() {
@@ -68,7 +76,7 @@ pub fn event(bytes: &[u8], drop_reasons: &BTreeMap<u32, String>) -> Result<Event
             event.flow = Some(now.flow);
             event.take(now.payload, remembered.transport);
             if remembered.transport == Transport::Tcp {
-                event.tcp_flags = now.tcp_flags;
+                (event.tcp_flags, event.sequence) = (now.tcp_flags, now.sequence);
             }
         }
         packet::Same::Payload(payload) => event.take(payload, remembered.transport),
@@ -76,6 +84,14 @@ pub fn event(bytes: &[u8], drop_reasons: &BTreeMap<u32, String>) -> Result<Event
         packet::Same::No => return Err(Error::Recycled),
     }
     Ok(event)
+}
+
+/// A sighting without its bytes, which an earlier one had: id and flags stand in its first four.
+fn message_seen_before(record: &Record) -> Option<DnsHead> {
+    let [a, b, c, d] = record.packet.head;
+    let whole = record.packet.transport == UDP && record.payload_len >= 12 && record.packet.head != [0; 4];
+    let word = |high, low| u16::from_be_bytes([high, low]);
+    whole.then(|| DnsHead { id: word(a, b), flags: word(c, d), qname: None, qtype: None })
 }
 
 impl Event {
@@ -156,7 +172,7 @@ mod tests {
         let record = Record {
             hook: hook::DROP,
             recalled: 1,
-            drop_reason: 3,
+            detail: 3,
             captured: tail.len() as u16,
             packet: packet(),
             ..Record::default()

@@ -16,6 +16,8 @@ pub struct Event {
     pub ifindex: u32,
     /// Kernel address of the `sk_buff`: the packet's identity while it lives. Addresses are recycled.
     pub skb: u64,
+    /// Device by which it came into this namespace, at a socket's ingress and a device's egress; 0: none, or not known.
+    pub came_by: u32,
     /// Socket that sent or receives it (cgroup_skb hooks); 0: not known.
     pub socket: u64,
     /// Addresses and ports as they are in the packet at this hook; none where only `skb` names it.
@@ -24,13 +26,16 @@ pub struct Event {
     pub dns: Option<DnsHead>,
     /// Flags of the TCP header (FIN 1, SYN 2, RST 4, PSH 8, ACK 16); 0 for UDP.
     pub tcp_flags: u8,
+    /// Sequence and acknowledgement number of a TCP segment; 0: none, or not known.
+    pub sequence: [u32; 2],
     /// TTL or hop limit.
     pub ttl: u8,
     /// `enum skb_drop_reason` by name (drops only).
     pub drop_reason: Option<String>,
     /// This is an ICMP error that quotes the flow above; type and code.
     pub icmp_error: Option<(u8, u8)>,
-    /// What was captured of the bytes behind the UDP or TCP header: some 190 at most.
+    /// What was captured of the bytes behind the UDP or TCP header: some 190 at most. None also where an earlier
+    /// sighting of the same packet had them.
     pub payload: Option<Arc<[u8]>>,
     /// How many bytes there were; 0: not known.
     pub payload_len: u32,
@@ -81,6 +86,8 @@ pub struct Topology {
     pub clients: Vec<(u64, u64)>,
     /// Addresses and port under test.
     pub targets: Vec<SocketAddr>,
+    /// Clients in namespaces that nobody has named count too, if their packets are seen in the node's.
+    pub strangers: bool,
     /// Attached hooks whose silence means something.
     pub cover: Cover,
 }
@@ -114,6 +121,9 @@ impl Topology {
     pub fn netns_name(&self, netns: u64) -> String {
         if netns == self.node {
             return "node".to_owned();
+        }
+        if netns == 0 {
+            return "unknown namespace".to_owned();
         }
         self.pods
             .iter()

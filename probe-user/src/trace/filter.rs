@@ -4,7 +4,7 @@ use std::{net::IpAddr, str::FromStr, time::Duration};
 
 use glob::Pattern;
 
-use super::{Flow, transaction::Transaction};
+use super::transaction::Transaction;
 use crate::ended::Ended;
 
 /// All that was asked for must hold; of what was given several times, one.
@@ -160,31 +160,9 @@ fn glob(text: &str) -> Result<Pattern, Error> {
     Pattern::new(text).map_err(|error| Error::Glob(text.to_owned(), error.msg.to_owned()))
 }
 
-/// Whether a flow is among the one in `n` that a sample keeps: by its ends, so that a flow is kept whole.
-#[must_use]
-pub fn is_sampled(flow: Flow, n: u32) -> bool {
-    // FNV-1a, and its upper half: the ports alone differ, and they move the lower bits only.
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    let mut mix = |bytes: &[u8]| {
-        for &byte in bytes {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        }
-    };
-    for end in [flow.src, flow.dst] {
-        match end.ip() {
-            IpAddr::V4(ip) => mix(&ip.octets()),
-            IpAddr::V6(ip) => mix(&ip.octets()),
-        }
-        mix(&end.port().to_be_bytes());
-    }
-    mix(&[flow.transport as u8]);
-    (hash >> 32).is_multiple_of(u64::from(n.max(1)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::Transport;
 
     #[test]
     fn names_are_exact_a_suffix_or_a_glob() {
@@ -211,17 +189,5 @@ mod tests {
         let ip = |text: &str| text.parse().expect("an address");
         assert!(within(ip("10.244.1.9"), ip("10.244.1.0"), 24) && !within(ip("10.244.2.9"), ip("10.244.1.0"), 24));
         assert!(within(ip("10.0.0.1"), ip("192.168.0.1"), 0) && !within(ip("::1"), ip("0.0.0.0"), 0));
-    }
-
-    #[test]
-    fn a_sample_keeps_about_one_flow_in_n() {
-        let flow = |port| Flow {
-            src: std::net::SocketAddr::new([10, 244, 1, 7].into(), port),
-            dst: "169.254.116.108:53".parse().expect("an address"),
-            transport: Transport::Udp,
-        };
-        let kept = (1024..=65535).filter(|&port| is_sampled(flow(port), 10)).count();
-        assert!((5_500..7_500).contains(&kept), "{kept} of 64512");
-        assert!((1024..2048).all(|port| is_sampled(flow(port), 1)));
     }
 }

@@ -5,7 +5,7 @@ use glob::Pattern;
 use super::{
     Hook,
     event::{Cover, Device, Topology},
-    tracer::{Follow, InterfaceToWatch, TraceConfig},
+    tracer::{Follow, InterfaceToWatch, Others, TraceConfig},
 };
 use crate::{facts::Facts, target::Targets};
 
@@ -40,6 +40,7 @@ pub fn config(
         pod_netns: topology.pods.iter().map(|&(cookie, _)| cookie).collect(),
         btf: None,
         follow: if all { Follow::All } else { Follow::Listed },
+        others: Others::default(),
         force_clsact: false,
     };
     (config, absent)

@@ -10,7 +10,7 @@ use aya::{
 };
 use hostdns_probe_ebpf::MAX_TARGETS;
 
-use super::btf;
+use super::{btf, tracer::Others};
 use crate::target::Targets;
 
 /// Why nothing can be traced at all.
@@ -66,6 +66,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pr
 /// Creates the maps; each program is handed to the kernel when it is attached.
 pub(crate) fn load(
     targets: &Targets,
+    others: &Others,
     own_netns: u64,
     kernel: Result<btf::Kernel, btf::Error>,
 ) -> Result<Loaded, Error> {
@@ -99,6 +100,9 @@ pub(crate) fn load(
     // aya-log's levels: 2 is warn. Nothing below it is compiled in; without a listener it need not run.
     let log_level = if log_enabled() { 2_u8 } else { 0 };
     let have_cookie = u8::from(socket_netns);
+    let (once, strangers) = (u8::from(others.once), u8::from(others.strangers));
+    // A quarter is kept for what belongs to queries that were let in.
+    let room = if others.once { u64::from(others.ring_bytes) / 4 * 3 } else { 0 };
     tracing::debug!("the kernel's helpers asked for");
     let ebpf = EbpfLoader::new()
         // No CO-RE relocations in these programs: reading the kernel's BTF once, ourselves, is enough.
@@ -113,6 +117,13 @@ pub(crate) fn load(
         .override_global("DEV_IFINDEX", &offsets.dev_ifindex, true)
         .override_global("DEV_NET", &offsets.dev_net, true)
         .override_global("NET_COOKIE", &offsets.net_cookie, true)
+        .override_global("ADMITTED", &others.admitted, true)
+        .override_global("ADMITTED_COSTLY", &others.admitted_costly, true)
+        .override_global("ONCE", &once, true)
+        .override_global("SAMPLE", &others.sample, true)
+        .override_global("STRANGERS", &strangers, true)
+        .override_global("ROOM", &room, true)
+        .map_max_entries("OTHER_EVENTS", others.ring_bytes)
         .override_global("AYA_LOG_LEVEL", &log_level, false)
         .load(OBJECT)
         .map_err(Error::Load)?;

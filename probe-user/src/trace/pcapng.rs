@@ -2,8 +2,7 @@
 //!
 //! The kernel hands over addresses, ports, flags, TTL and the head of the payload, not the frame. The packet is rebuilt
 //! from these: a minimal IP header (LINKTYPE_RAW), a UDP or TCP header, and the payload as far as it was captured. The
-//! original length says how much there was. TCP sequence numbers and IP options are not known, and not made up: both
-//! numbers are 1, or 0 in a SYN.
+//! original length says how much there was. Options of IP and TCP are not known, and not made up.
 
 use std::{
     io::{self, Write},
@@ -73,7 +72,8 @@ impl Writer {
                 Transport::Udp => lengths[usize::from(hop.direction == Direction::Reply)],
                 Transport::Tcp => 0,
             };
-            let (bytes, original) = rebuild(hop, event, transaction.flow.transport, known);
+            let captured = event.payload.as_deref().or_else(|| message(event, events)).unwrap_or_default();
+            let (bytes, original) = rebuild(hop, event, captured, transaction.flow.transport, known);
             let after = event.time_ns.saturating_sub(transaction.started_ns);
             let time = u64::try_from(unix_ns + i128::from(after)).unwrap_or(0);
             let interface = self.interface(hop, out)?;
@@ -166,13 +166,19 @@ fn pad(body: &mut Vec<u8>) {
     body.resize(body.len().next_multiple_of(4), 0);
 }
 
+/// What another sighting of the same UDP packet has of its message.
+fn message<'a>(event: &Event, events: &'a [Event]) -> Option<&'a [u8]> {
+    let dns = event.dns.as_ref().filter(|dns| dns.qname.is_none() && event.skb != 0)?;
+    let same = |other: &&Event| other.skb == event.skb && other.dns.as_ref().is_some_and(|known| known.id == dns.id);
+    events.iter().filter(same).find_map(|other| other.payload.as_deref())
+}
+
 /// The packet as far as it is known, and how long it was. `datagram`: length of its payload; 0: not known.
-fn rebuild(hop: &Hop, event: &Event, transport: Transport, datagram: u32) -> (Vec<u8>, u32) {
-    let captured: &[u8] = event.payload.as_deref().unwrap_or_default();
+fn rebuild(hop: &Hop, event: &Event, captured: &[u8], transport: Transport, datagram: u32) -> (Vec<u8>, u32) {
     let whole = captured.len().max(event.payload_len as usize).max(datagram as usize).min(65_000);
     let header = match transport {
         Transport::Udp => udp(hop, whole),
-        Transport::Tcp => tcp(hop, event.tcp_flags),
+        Transport::Tcp => tcp(hop, event),
     };
     let mut segment = [header.as_slice(), captured].concat();
     let protocol = if transport == Transport::Udp { 17 } else { 6 };
@@ -195,13 +201,10 @@ fn udp(hop: &Hop, payload: usize) -> Vec<u8> {
     [hop.src.port(), hop.dst.port(), length, 0].map(u16::to_be_bytes).concat()
 }
 
-fn tcp(hop: &Hop, flags: u8) -> Vec<u8> {
-    const SYN: u8 = 2;
-    const ACK: u8 = 16;
+fn tcp(hop: &Hop, event: &Event) -> Vec<u8> {
     let mut header = [hop.src.port(), hop.dst.port()].map(u16::to_be_bytes).concat();
-    header.extend(u32::from(flags & SYN == 0).to_be_bytes());
-    header.extend(u32::from(flags & ACK != 0).to_be_bytes());
-    header.extend([5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    header.extend(event.sequence.map(u32::to_be_bytes).concat());
+    header.extend([5 << 4, event.tcp_flags, 0xff, 0xff, 0, 0, 0, 0]);
     header
 }
 

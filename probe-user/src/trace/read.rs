@@ -35,8 +35,12 @@ const REORDER_NS: u64 = 1_000_000;
 /// How often the buffer of foreign flows is looked at (its programs wake nobody), in milliseconds.
 const LOOK_MS: u16 = 8;
 
-/// Events that wait for a slow consumer, at most.
-const QUEUE: usize = 16384;
+/// Events that wait for a slow consumer, at most. Beyond it those of foreign flows stay in their ring: if that runs
+/// full, the programs count what they could not put there, and one place has the whole loss.
+const QUEUE: usize = 4096;
+
+/// Events that wait besides, of the check's own flows and with packet bytes, if nobody takes anything any more.
+const PENDING: usize = 16_384;
 
 /// Pages per CPU for events with packet bytes: 128 KiB hold some 400.
 const PERF_PAGES: usize = 32;
@@ -111,14 +115,16 @@ impl Reader {
             }
             // Taken before the buffers are emptied: whatever happens meanwhile may be in one that is done already.
             let young = boot_ns().saturating_sub(REORDER_NS);
-            self.drain(&mut pending);
-            if !self.pass_on(&mut pending, young, sender) {
+            let room = sender.capacity().saturating_sub(pending.len());
+            // What is older than events still in the ring must not overtake them.
+            let until = self.drain(&mut pending, room).unwrap_or(young).min(young);
+            if !Self::pass_on(&mut pending, until, sender) {
                 break;
             }
-            self.counts.read_until.store(young, Ordering::Release);
+            self.counts.read_until.store(until, Ordering::Release);
         }
-        self.drain(&mut pending);
-        self.pass_on(&mut pending, u64::MAX, sender);
+        self.drain(&mut pending, QUEUE);
+        Self::pass_on(&mut pending, u64::MAX, sender);
     }
 
     /// True: the time to stop.
@@ -135,24 +141,29 @@ impl Reader {
         }
     }
 
-    fn drain(&mut self, pending: &mut Vec<(bool, Event)>) {
+    /// Takes all there is, but of foreign flows' events no more than `room`. Then, the time of the last one taken.
+    fn drain(&mut self, pending: &mut Vec<(bool, Event)>, room: usize) -> Option<u64> {
         let Self { own, other, packets, logger, drop_reasons, counts } = self;
         let mut take = |bytes: &[u8]| {
-            let own = Record::split(bytes).is_some_and(|(record, _)| record.packet.own != 0);
+            let (time_ns, own) =
+                Record::split(bytes).map_or((0, false), |(record, _)| (record.time_ns, record.packet.own != 0));
             match decode::event(bytes, drop_reasons) {
-                Ok(event) => pending.push((own, event)),
+                Ok(event) if pending.len() < PENDING => pending.push((own, event)),
+                Ok(_) => counts.lost(own),
                 Err(decode::Error::Recycled) => {}
                 Err(error) => {
                     tracing::debug!(%error, "a record was not understood");
                     counts.lost(own);
                 }
             }
+            time_ns
         };
-        for ring in [own, other] {
-            while let Some(item) = ring.next() {
-                take(&item);
-            }
+        while let Some(item) = own.next() {
+            take(&item);
         }
+        let mut last = 0;
+        let taken = (0..room).map_while(|_| other.next().map(|item| last = take(&item))).count();
+        let left_unread = (taken == room).then_some(last);
         let mut joined = Vec::new();
         for buffer in packets {
             buffer.for_each(|event| {
@@ -171,20 +182,14 @@ impl Reader {
         if let Some(logger) = logger {
             logger.flush();
         }
+        left_unread
     }
 
-    /// Hands over what is older than `until`, in order. False: nobody receives.
-    fn pass_on(&self, pending: &mut Vec<(bool, Event)>, until: u64, sender: &mpsc::Sender<Event>) -> bool {
+    /// Hands over what is older than `until`, in order, and as much as is taken. False: nobody receives.
+    fn pass_on(pending: &mut Vec<(bool, Event)>, until: u64, sender: &mpsc::Sender<Event>) -> bool {
         pending.sort_by_key(|(_, event)| event.time_ns);
-        let ripe = pending.partition_point(|(_, event)| event.time_ns <= until);
-        for (own, event) in pending.drain(..ripe) {
-            match sender.try_send(event) {
-                Ok(()) => {}
-                Err(mpsc::error::TrySendError::Full(_)) => self.counts.lost(own),
-                Err(mpsc::error::TrySendError::Closed(_)) => return false,
-            }
-        }
-        true
+        let ripe = pending.partition_point(|(_, event)| event.time_ns <= until).min(sender.capacity());
+        pending.drain(..ripe).all(|(_, event)| sender.try_send(event).is_ok()) && !sender.is_closed()
     }
 }
 

@@ -17,6 +17,7 @@ use aya::{
 use hostdns_probe_ebpf::{Counts, TCP, UDP, own_port_key};
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::devices::AskedFor;
 use self::devices::Devices;
 use super::{
     EventCounts, Hook, attach, btf,
@@ -43,8 +44,44 @@ pub struct TraceConfig {
     pub btf: Option<PathBuf>,
     /// Attach to devices that come later.
     pub follow: Follow,
+    /// How much of what is not the check's own.
+    pub others: Others,
     /// As on a kernel without tcx. `HOSTDNS_PROBE_FORCE_CLSACT=1` does the same.
     pub force_clsact: bool,
+}
+
+/// What is wanted of flows that are not the check's own: bounds in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Others {
+    /// Size of their ring, a power of two and of pages. It is mapped into this process, too.
+    pub ring_bytes: u32,
+    /// Events that a CPU may emit in 67 ms; and of those with a packet's bytes, which cost 8 µs each.
+    pub admitted: u64,
+    pub admitted_costly: u64,
+    /// Only the first sighting of a UDP packet carries the message, and what is lost, is lost by whole queries.
+    pub once: bool,
+    /// One flow in so many ([`sample_hash`]); 0: all.
+    ///
+    /// [`sample_hash`]: hostdns_probe_ebpf::sample_hash
+    pub sample: u32,
+    /// Clients in namespaces that nobody has named yet are heard too.
+    pub strangers: bool,
+}
+
+/// For a check they are bystanders: 30 000 events a second and CPU, of which 1500 costly (1.2 % of a CPU).
+impl Default for Others {
+    fn default() -> Self {
+        Self { ring_bytes: 1 << 20, admitted: 2000, admitted_costly: 100, once: false, sample: 0, strangers: false }
+    }
+}
+
+impl Others {
+    /// They are what it is about: 250 000 events a second and CPU, which is some 20 % of it, and a ring that holds what
+    /// comes in a fifth of a second at 20 000 queries a second.
+    #[must_use]
+    pub const fn everybody(sample: u32) -> Self {
+        Self { ring_bytes: 1 << 22, admitted: 16_384, admitted_costly: 2048, once: true, sample, strangers: true }
+    }
 }
 
 /// Which new devices to attach to.
@@ -120,7 +157,7 @@ impl Tracer {
         });
         let kernel = bytes.and_then(|bytes| btf::Kernel::parse(&bytes));
         step("BTF understood");
-        let loaded = load::load(&config.targets, config.own_netns, kernel)?;
+        let loaded = load::load(&config.targets, &config.others, config.own_netns, kernel)?;
         step("maps made");
         let load::Loaded { mut ebpf, kernel, socket_netns } = loaded;
         let mut namespaces = take_hash::<u64, u8>(&mut ebpf, "NAMESPACES")?;
@@ -216,6 +253,12 @@ impl Tracer {
         }
     }
 
+    /// What became of the devices that [`Tracer::watch`] was asked for.
+    #[must_use]
+    pub fn asked_for(&self) -> AskedFor {
+        self.devices.as_ref().map_or_else(AskedFor::default, Devices::asked_for)
+    }
+
     /// All attach points so far, in the order in which they were tried.
     #[must_use]
     pub fn hooks(&self) -> Vec<Hook> {
@@ -256,6 +299,13 @@ impl Tracer {
         EventCounts { seen: counts.own_seen, lost: counts.own_lost + lost }
     }
 
+    /// Queries that other flows' sockets sent over UDP, and how many of them were lost before they could be followed.
+    #[must_use]
+    pub fn queries(&self) -> EventCounts {
+        let counts = self.kernel_counts();
+        EventCounts { seen: counts.queries, lost: counts.queries_lost }
+    }
+
     /// Events of everybody else's queries to the targets. Lost are also those that the rate limit held back.
     #[must_use]
     pub fn other_counts(&self) -> EventCounts {
@@ -273,6 +323,8 @@ impl Tracer {
                     sum.own_lost += counts.own_lost;
                     sum.other_seen += counts.other_seen;
                     sum.other_lost += counts.other_lost;
+                    sum.queries += counts.queries;
+                    sum.queries_lost += counts.queries_lost;
                 }
             }
             Err(error) => tracing::warn!(%error, "the counters cannot be read"),

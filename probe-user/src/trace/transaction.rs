@@ -4,8 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Drop, Flow, HookKind, Hop, Leak, Lost,
-    correlate::Finished,
+    Drop, Flow, HookKind, Hop, Leak, Lost, PacketTrace,
     decode::dns,
     event::{DnsHead, Event},
     pods::{Names, PodName, Server},
@@ -39,6 +38,9 @@ pub struct Transaction {
     pub rcode: Option<String>,
     /// TC was set in the answer.
     pub truncated: bool,
+    /// The transaction over UDP whose truncated answer made the client ask again, over TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<u32>,
     /// How often the client sent it again.
     pub retries: u32,
     pub ended: Ended,
@@ -65,7 +67,7 @@ pub struct Transaction {
     pub hops: Vec<Hop>,
     /// Events lost while it was open; where there are any, what is missing here proves nothing.
     pub events_lost: u64,
-    /// It stands for this many flows (`--sample`).
+    /// It stands for this many queries (`--sample`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampled: Option<u32>,
 }
@@ -95,10 +97,9 @@ pub struct Telling<'a> {
 }
 
 impl Transaction {
-    /// Tells one; events and hops of `finished` run in parallel.
+    /// Tells one; `events` are those behind the hops.
     #[must_use]
-    pub fn tell(finished: &Finished, telling: Telling<'_>) -> Self {
-        let Finished { trace, events } = finished;
+    pub fn tell(trace: PacketTrace, events: &[Event], telling: Telling<'_>) -> Self {
         let seen: Vec<(&Hop, &Event)> = trace.hops.iter().zip(events).collect();
         let question = seen.iter().filter(|(hop, _)| hop.direction == Direction::Request).find_map(|(_, e)| head(e));
         let named = || seen.iter().filter_map(|(_, e)| head(e)).find(|dns| dns.qname.is_some());
@@ -129,22 +130,25 @@ impl Transaction {
             qtype: question.filter(|dns| dns.qtype.is_some()).or_else(named).and_then(|dns| dns.qtype).map(qtype),
             rcode: reply.map(|dns| rcode(dns.rcode())),
             truncated: reply.is_some_and(DnsHead::truncated),
+            retry_of: None,
             retries: retries(&seen),
             ended: trace.ended,
-            unknown: trace.unknown.clone(),
+            unknown: trace.unknown,
             malformed,
-            drop: trace.drop.clone(),
-            leak: trace.leak.clone(),
-            lost: trace.lost.clone(),
+            drop: trace.drop,
+            leak: trace.leak,
+            lost: trace.lost,
             latency: latency(&seen),
             netns,
             pod,
             server,
-            hops: trace.hops.clone(),
+            hops: Vec::new(),
             events_lost: telling.events_lost,
             sampled: telling.sampled,
         };
         told.settle(&seen);
+        drop(seen);
+        told.hops = trace.hops;
         told
     }
 
@@ -242,7 +246,8 @@ fn malformed(seen: &[(&Hop, &Event)], transport: Transport) -> Option<String> {
     }
     let first = |direction: Direction| {
         let of = |(hop, event): &&(&Hop, &Event)| {
-            hop.direction == direction && event.payload.is_some() && event.icmp_error.is_none()
+            let tells = event.payload.is_some() || is_empty(event);
+            hop.direction == direction && tells && event.icmp_error.is_none()
         };
         seen.iter().find(of).map(|&(_, event)| event)
     };
@@ -253,7 +258,7 @@ fn malformed(seen: &[(&Hop, &Event)], transport: Transport) -> Option<String> {
 }
 
 fn not_a_message(event: &Event, reply: bool) -> Option<String> {
-    let payload = event.payload.as_ref()?;
+    let Some(payload) = event.payload.as_ref() else { return is_empty(event).then(|| "is empty".to_owned()) };
     let Some(dns) = &event.dns else { return Some(format!("has {} bytes, too few for a header", payload.len())) };
     if dns.is_response() != reply {
         return Some(if reply { "is not marked as one" } else { "is marked as an answer" }.to_owned());
@@ -264,7 +269,16 @@ fn not_a_message(event: &Event, reply: bool) -> Option<String> {
     }
     let whole = event.payload_len != 0 && payload.len() == event.payload_len as usize;
     let asks = payload.get(4..6).is_some_and(|count| count != [0, 0]);
-    (asks && whole && (dns.qname.is_none() || dns.qtype.is_none())).then(|| "has a broken question".to_owned())
+    let missing = dns.qname.is_none() || dns.qtype.is_none();
+    (asks && missing && (whole || dns::is_broken(payload))).then(|| "has a broken question".to_owned())
+}
+
+/// A UDP packet without any payload, by a hook that would have seen it.
+fn is_empty(event: &Event) -> bool {
+    matches!(event.hook, HookKind::SocketOut | HookKind::Ingress | HookKind::Egress)
+        && event.payload_len == 0
+        && event.dns.is_none()
+        && event.icmp_error.is_none()
 }
 
 fn unix(boot_ns: u64, offset: i128) -> String {

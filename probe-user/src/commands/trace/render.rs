@@ -43,10 +43,15 @@ impl Columns {
 pub(super) struct Surroundings {
     pub(super) lasted: Duration,
     pub(super) events: EventCounts,
+    /// Queries that sockets sent over UDP, and those of them that were lost before they could be followed.
+    pub(super) queries: EventCounts,
     /// Hooks that could not be had, and why.
     pub(super) missing: Vec<String>,
     /// Devices without any hook.
     pub(super) uncovered: Vec<String>,
+    /// Pods that asked something, and those of them that were gone before their device was covered.
+    pub(super) pods: u64,
+    pub(super) too_late: u64,
     pub(super) sampled: Option<u32>,
 }
 
@@ -116,6 +121,9 @@ fn detail(told: &Transaction) -> String {
     if told.truncated {
         parts.push("truncated".to_owned());
     }
+    if told.retry_of.is_some() {
+        parts.push("asked again after a truncated answer".to_owned());
+    }
     match told.retries {
         0 => {}
         1 => parts.push("sent twice".to_owned()),
@@ -175,7 +183,7 @@ pub(super) fn summary(summary: &Summary, around: &Surroundings, out: &mut dyn Wr
     let s = if summary.total() == 1 { "" } else { "s" };
     writeln!(out, "\n{} transaction{s} in {seconds:.1} s{ends}", summary.total())?;
     if let Some(n) = around.sampled {
-        writeln!(out, "  one flow in {n} was looked at: the numbers are of that sample")?;
+        writeln!(out, "  one query in {n} was looked at, with its answer: all numbers are of that sample")?;
     }
     let latency = &summary.latency;
     if let [Some(p50), Some(p90), Some(p99)] = [50, 90, 99].map(|percent| latency.percentile(percent)) {
@@ -195,14 +203,16 @@ pub(super) fn summary(summary: &Summary, around: &Surroundings, out: &mut dyn Wr
     let EventCounts { seen, lost } = around.events;
     writeln!(out, "  {seen} events seen, {lost} lost")?;
     if lost > 0 {
-        let of = summary.with_losses;
-        writeln!(
-            out,
-            "  some transactions are missing, and of {of} shown some hops may be: silence was not judged there"
-        )?;
+        let (of, queries) = (summary.with_losses, around.queries);
+        writeln!(out, "  {} of {} queries over UDP were lost: they are not shown", queries.lost, queries.seen)?;
+        writeln!(out, "  of {of} transactions shown some hops may be missing: silence was not judged there")?;
     }
     if !around.uncovered.is_empty() {
         writeln!(out, "  not covered: {}", escape::line(&around.uncovered.join(", ")))?;
+    }
+    if around.too_late > 0 {
+        let (late, pods) = (around.too_late, around.pods);
+        writeln!(out, "  of {pods} pods that asked, {late} were gone before their device was covered")?;
     }
     for hook in &around.missing {
         writeln!(out, "  not attached: {}", escape::line(hook))?;

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 use tokio::task::JoinHandle;
 
-use super::{TraceArgs, losses::Losses, reasons::Reasons, render::Surroundings};
+use super::{TraceArgs, losses::Losses, newcomers::Newcomers, reasons::Reasons, render::Surroundings};
 use crate::{
     ended::Ended,
     facts::{self, Facts, Sources},
@@ -16,12 +16,13 @@ use crate::{
     trace::{
         EventCounts, Hook, HookKind,
         correlate::{Correlator, Finished, Horizon},
-        event::{DeviceRole, Event, Topology},
-        filter, hooking,
+        event::{Device, DeviceRole, Event, Topology},
+        hooking,
         pods::Names,
         reorder::{Reorder, WAIT_NS},
-        tracer::{LATENCY, Tracer, boot_ns},
+        tracer::{LATENCY, Others, Tracer, boot_ns},
         transaction::{Telling, Transaction},
+        truncated::Truncated,
     },
 };
 
@@ -53,8 +54,14 @@ pub(super) struct Session {
     names: Names,
     /// Pods' namespaces that are gone, and since when.
     left: HashMap<u64, Instant>,
-    /// Namespaces whose device was asked for.
+    /// The same for pods' devices.
+    gone: HashMap<u32, Instant>,
+    /// Namespaces whose device was asked for, and how many there have been.
     covered: HashSet<u64>,
+    pods_covered: u64,
+    newcomers: Newcomers,
+    /// There is a namespace without a name.
+    unnamed: bool,
     absent: Vec<Hook>,
     links: Vec<(u32, String)>,
     links_looked: Instant,
@@ -65,6 +72,7 @@ pub(super) struct Session {
     correlator: Correlator,
     losses: Losses,
     reasons: Reasons,
+    truncated: Truncated,
     boot_to_unix_ns: i128,
     /// From then on every hook that matters was on; what began before was seen in part.
     ready_ns: u64,
@@ -82,12 +90,14 @@ impl Session {
             let v6 = addresses.iter().any(|one| one.interface == "lo" && one.address == HOST_DNS_V6);
             sources.targets = args.target.targets(v6);
         }
-        let topology = Topology::from_facts(&facts, &sources.targets);
-        let (config, absent) =
+        let topology = Topology { strangers: true, ..Topology::from_facts(&facts, &sources.targets) };
+        let (mut config, absent) =
             hooking::config(&facts, &sources.targets, &topology, &[], &args.interface, args.all_interfaces);
+        config.others = Others::everybody(args.sample.unwrap_or(0));
         let tracer =
             Tracer::start(config).await.context("nothing can be traced here; `hostdns-probe check` says more")?;
         let ready_ns = boot_ns();
+        give_back_memory();
         Ok(Self {
             tracer,
             names: Names::from_facts(&facts),
@@ -96,7 +106,11 @@ impl Session {
             facts,
             topology,
             left: HashMap::new(),
+            gone: HashMap::new(),
             covered: HashSet::new(),
+            pods_covered: 0,
+            newcomers: Newcomers::default(),
+            unnamed: false,
             absent,
             links,
             links_looked: Instant::now(),
@@ -106,6 +120,7 @@ impl Session {
             reorder: Reorder::default(),
             correlator: Correlator::default(),
             losses: Losses::default(),
+            truncated: Truncated::default(),
             boot_to_unix_ns: jiff::Timestamp::now().as_nanosecond() - i128::from(boot_ns()),
             ready_ns,
             sample: args.sample.filter(|&n| n > 1),
@@ -116,7 +131,7 @@ impl Session {
     /// What is watched, in one line.
     pub(super) fn opening(&self) -> String {
         let targets: Vec<_> = self.sources.targets.sockets().map(|socket| socket.to_string()).collect();
-        let sample = self.sample.map_or_else(String::new, |n| format!("; one flow in {n}"));
+        let sample = self.sample.map_or_else(String::new, |n| format!("; one query in {n}"));
         format!("tracing DNS to and from {}{sample}; Ctrl-C ends it", targets.join(" and "))
     }
 
@@ -136,13 +151,35 @@ impl Session {
 
     /// A pod's device is hooked when its DNS is first seen.
     fn cover(&mut self, event: &Event) {
+        if let Some((netns, index)) = self.newcomers.arrives(event, &self.topology) {
+            self.cover_device(netns, index);
+        }
         let at_socket = matches!(event.hook, HookKind::SocketOut | HookKind::SocketIn);
-        if !at_socket || event.netns == 0 || event.netns == self.topology.node || !self.covered.insert(event.netns) {
+        if !at_socket || event.netns == 0 || event.netns == self.topology.node || self.covered.contains(&event.netns) {
             return;
         }
+        self.unnamed |= !self.topology.is_ours(event.netns);
         let interface = self.names.pod(event.netns).and_then(|pod| pod.interface.as_deref());
         let device = self.topology.devices.iter().find(|device| Some(device.name.as_str()) == interface);
-        if let Some(device) = device {
+        match device.map(|device| device.index) {
+            Some(index) => self.cover_device(event.netns, index),
+            None => self.newcomers.sends(event),
+        }
+    }
+
+    /// Hooks the device of a pod; one that is not known yet has just come.
+    fn cover_device(&mut self, netns: u64, index: u32) {
+        if self.topology.device(index).is_none()
+            && let Ok(name) = nix::net::if_::if_indextoname(index)
+        {
+            let name = name.to_string_lossy().into_owned();
+            let role = DeviceRole::Pod;
+            let device = Device { index, name, role, stacked_on: None, covered_since_ns: None, pod: None };
+            self.topology.devices.push(device);
+        }
+        let Some(device) = self.topology.device(index).filter(|device| device.role == DeviceRole::Pod) else { return };
+        if self.covered.insert(netns) {
+            self.pods_covered += 1;
             self.tracer.watch(hooking::watch(device, &self.facts, false));
         }
     }
@@ -183,15 +220,12 @@ impl Session {
         }
         self.topology.cover.complete = self.losses.is_complete();
         while let Some(event) = self.reorder.pop(ripe_ns) {
-            self.correlator.push(&event, &self.topology);
+            self.correlator.push(event, &self.topology);
         }
     }
 
     async fn tell(&mut self, mut finished: Vec<Finished>, last: bool) -> Vec<Seen> {
         finished.retain(|finished| finished.trace.started_ns >= self.ready_ns);
-        if let Some(n) = self.sample {
-            finished.retain(|finished| filter::is_sampled(finished.trace.flow, n));
-        }
         let finished = self.reasons.add(finished, &self.sources, last).await;
         finished
             .into_iter()
@@ -203,11 +237,9 @@ impl Session {
                     events_lost: self.losses.since(started_ns),
                     sampled: self.sample,
                 };
-                Seen {
-                    transaction: Transaction::tell(&finished, telling),
-                    events: finished.events,
-                    unix_ns: i128::from(started_ns) + self.boot_to_unix_ns,
-                }
+                let mut transaction = Transaction::tell(finished.trace, &finished.events, telling);
+                self.truncated.join(&mut transaction);
+                Seen { transaction, events: finished.events, unix_ns: i128::from(started_ns) + self.boot_to_unix_ns }
             })
             .collect()
     }
@@ -225,7 +257,7 @@ impl Session {
         }
         self.links_looked = Instant::now();
         let links = interfaces();
-        if links != self.links {
+        if links != self.links || std::mem::take(&mut self.unnamed) {
             self.links = links;
             let (sources, mut facts) = (self.sources.clone(), self.facts.clone());
             self.refreshing = Some(tokio::spawn(async move {
@@ -237,7 +269,19 @@ impl Session {
 
     fn renew(&mut self, facts: Facts) {
         let mut topology = Topology::from_facts(&facts, &self.sources.targets);
-        topology.cover = self.topology.cover;
+        (topology.strangers, topology.cover) = (true, self.topology.cover);
+        // A device that has just come may not be among the facts yet, and one that has gone is still on some hops.
+        let is_there = |index: u32| self.links.iter().any(|&(known, _)| known == index);
+        self.newcomers.keep(is_there);
+        for device in std::mem::take(&mut self.topology.devices) {
+            let stays = device.role == DeviceRole::Pod
+                && (is_there(device.index)
+                    || self.gone.entry(device.index).or_insert_with(Instant::now).elapsed() < REMEMBER);
+            if stays && topology.device(device.index).is_none() {
+                topology.devices.push(device);
+            }
+        }
+        self.gone.retain(|_, since| since.elapsed() < REMEMBER);
         let mut names = Names::from_facts(&facts);
         for &(cookie, _) in &topology.pods {
             self.left.remove(&cookie);
@@ -261,7 +305,9 @@ impl Session {
             }
         }
         // What it was asked for before its device was known is asked for again.
-        self.covered.retain(|&cookie| self.names.pod(cookie).is_some_and(|pod| pod.interface.is_some()));
+        self.covered.retain(|&cookie| {
+            self.newcomers.device(cookie).is_some() || self.names.pod(cookie).is_some_and(|pod| pod.interface.is_some())
+        });
         (self.topology, self.names, self.facts) = (topology, names, facts);
     }
 
@@ -287,13 +333,26 @@ impl Session {
             DeviceRole::Pod => asked(&device.name) && !hooked(&device.name),
             _ => !known(&device.name),
         });
+        let asked_for = self.tracer.asked_for();
         Surroundings {
             lasted: self.started.elapsed(),
             events: self.counts(),
+            queries: self.tracer.queries(),
             missing: missing.collect(),
             uncovered: uncovered.map(|device| device.name.clone()).collect(),
+            pods: self.pods_covered,
+            too_late: self.pods_covered.saturating_sub(asked_for.covered),
             sampled: self.sample,
         }
+    }
+}
+
+/// Reading the kernel's types took many times what is needed from now on.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it moves nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

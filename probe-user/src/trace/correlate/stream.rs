@@ -19,7 +19,7 @@ pub struct Correlator {
 }
 
 /// Transactions open at once, at most. The oldest ends as unknown where there would be more.
-pub const MAX_OPEN: usize = 16_384;
+pub const MAX_OPEN: usize = 8_192;
 
 /// A transaction that has ended is kept for so long, so that its last sightings still find it.
 const LINGER_NS: u64 = 100_000_000;
@@ -28,11 +28,12 @@ const LINGER_NS: u64 = 100_000_000;
 const PATIENCE_NS: u64 = 5_000_000_000;
 
 impl Correlator {
-    pub fn push(&mut self, event: &Event, topology: &Topology) {
+    pub fn push(&mut self, event: Event, topology: &Topology) {
+        let now_ns = event.time_ns;
         self.joiner.place(event, topology);
-        if event.time_ns.saturating_sub(self.pruned_ns) > SKB_MEMORY_NS {
-            self.pruned_ns = event.time_ns;
-            self.joiner.by_skb.retain(|_, seen| event.time_ns.saturating_sub(seen.time_ns) <= SKB_MEMORY_NS);
+        if now_ns.saturating_sub(self.pruned_ns) > SKB_MEMORY_NS {
+            self.pruned_ns = now_ns;
+            self.joiner.by_skb.retain(|_, seen| now_ns.saturating_sub(seen.time_ns) <= SKB_MEMORY_NS);
         }
     }
 
@@ -51,11 +52,13 @@ impl Correlator {
     pub fn take_finished(&mut self, topology: &Topology, horizon: Horizon) -> Vec<Finished> {
         let excess = self.joiner.transactions.len().saturating_sub(MAX_OPEN);
         let mut ended = Vec::new();
-        for (n, (&id, transaction)) in self.joiner.transactions.iter().enumerate() {
+        for (n, (&id, transaction)) in self.joiner.transactions.iter_mut().enumerate() {
             let quiet_ns = horizon.now_ns.saturating_sub(transaction.last_ns());
             let last = horizon.last || quiet_ns > PATIENCE_NS;
             let crowded_out = !last && n < excess;
-            if !last && !crowded_out && quiet_ns < LINGER_NS {
+            let asked_lately =
+                transaction.unchanged.is_some_and(|asked_ns| horizon.now_ns.saturating_sub(asked_ns) < LINGER_NS);
+            if !last && !crowded_out && (quiet_ns < LINGER_NS || asked_lately) {
                 continue;
             }
             let mut ending = ending::ending(&transaction.sightings, topology, Horizon { last, ..horizon });
@@ -64,12 +67,17 @@ impl Correlator {
             }
             if last || crowded_out || ending.ended != Ended::Unknown {
                 ended.push((id, ending));
+            } else {
+                transaction.unchanged = Some(horizon.now_ns);
             }
         }
         ended
             .into_iter()
             .filter_map(|(id, ending)| {
                 let mut transaction = self.joiner.forget(id)?;
+                if transaction.is_elsewhere(topology) {
+                    return None;
+                }
                 transaction.sightings.sort_by_key(|sighting| sighting.event.time_ns);
                 self.handed_out = self.handed_out.wrapping_add(1);
                 let trace = transaction.told(ending, self.handed_out, topology);

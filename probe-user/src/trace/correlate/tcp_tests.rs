@@ -72,7 +72,7 @@ fn stream(events: &[Event], look_every_us: u64) -> Vec<Finished> {
             looked = event.time_ns;
             finished.extend(correlator.take_finished(&topology(), Horizon { now_ns: looked, last: false }));
         }
-        correlator.push(event, &topology());
+        correlator.push(event.clone(), &topology());
     }
     finished.extend(correlator.take_finished(&topology(), Horizon { now_ns: u64::MAX, last: true }));
     finished.sort_by_key(|finished| finished.trace.started_ns);

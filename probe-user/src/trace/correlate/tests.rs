@@ -41,6 +41,7 @@ pub(super) fn topology() -> Topology {
         servers: vec![(SERVER_SOCKET, addr(TARGET))],
         clients: Vec::new(),
         targets: vec![addr(TARGET)],
+        strangers: false,
         cover: Cover { sockets: true, drops: true, transmit: true, exits: true, complete: true },
     }
 }
@@ -70,6 +71,7 @@ impl Asked {
             netns,
             ifindex,
             skb: self.skb + u64::from(reply),
+            came_by: 0,
             socket: 0,
             flow: Some(Flow { src: addr(src), dst: addr(dst), transport: Transport::Udp }),
             dns: Some(DnsHead {
@@ -79,6 +81,7 @@ impl Asked {
                 qtype: Some(1),
             }),
             tcp_flags: 0,
+            sequence: [0; 2],
             ttl: 64,
             drop_reason: None,
             icmp_error: None,
@@ -382,7 +385,7 @@ fn live(events: &[Event]) -> Vec<PacketTrace> {
             looked_ns = event.time_ns;
             ended.extend(correlator.take_ended(&topology(), Horizon { now_ns: looked_ns, last: false }));
         }
-        correlator.push(event, &topology());
+        correlator.push(event.clone(), &topology());
     }
     ended.extend(correlator.take_ended(&topology(), Horizon { now_ns: u64::MAX, last: true }));
     assert_eq!(correlator.open(), 0);

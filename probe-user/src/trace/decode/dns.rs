@@ -84,6 +84,23 @@ fn question(mut bytes: &[u8]) -> (Option<String>, Option<u16>) {
     }
 }
 
+/// The first name of a message cannot be one, however it goes on where it was cut off: a label of an impossible length, or
+/// too many of them (RFC 1035, section 2.3.4).
+#[must_use]
+pub fn is_broken(message: &[u8]) -> bool {
+    let mut rest = message.get(12..).unwrap_or_default();
+    let mut length = 0;
+    while let [label, behind @ ..] = rest {
+        length += 1 + usize::from(*label);
+        match label {
+            0 => return length > 255,
+            1..=63 if length <= 255 => rest = behind.get(usize::from(*label)..).unwrap_or_default(),
+            _ => return true,
+        }
+    }
+    false
+}
+
 /// RFC 1035, section 5.1: a dot or backslash within a label, and what cannot be printed.
 fn push_escaped(name: &mut String, byte: u8) {
     match byte {
@@ -130,6 +147,14 @@ mod tests {
         assert_eq!(head(&QUERY[..11], Transport::Udp), None);
         let cut = head(&QUERY[..18], Transport::Udp).unwrap();
         assert_eq!((cut.qname, cut.qtype), (None, None));
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_one_is_told_from_one_that_was_cut_off() {
+        assert!(!is_broken(QUERY) && !is_broken(&QUERY[..18]) && !is_broken(&QUERY[..9]));
+        let with = |name: &[u8]| [&QUERY[..12], name].concat();
+        assert!(is_broken(&with(b"\x03abc\xc0\x0c")) && is_broken(&with(b"\x40")));
+        assert!(is_broken(&with(&[&[63; 64][..]; 4].concat())) && !is_broken(&with(&[63; 64])));
     }
 
     #[test]

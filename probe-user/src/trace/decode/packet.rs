@@ -17,6 +17,8 @@ pub struct Whole<'a> {
     pub flow: Flow,
     pub ttl: u8,
     pub tcp_flags: u8,
+    /// Sequence and acknowledgement number; 0 for UDP.
+    pub sequence: [u32; 2],
     /// Behind the UDP or TCP header.
     pub payload: &'a [u8],
 }
@@ -111,10 +113,13 @@ fn whole(bytes: &[u8], family: u8) -> Option<Whole<'_>> {
         let (protocol, l4) = behind_extensions(bytes, head[6])?;
         (address(8).ok()?.into(), address(24).ok()?.into(), head[7], protocol, l4)
     };
-    let ((src_port, dst_port), payload, tcp_flags) = transport(bytes.get(l4..)?, protocol)?;
+    let segment = bytes.get(l4..)?;
+    let ((src_port, dst_port), payload, tcp_flags) = transport(segment, protocol)?;
     let transport = if protocol == TCP { Transport::Tcp } else { Transport::Udp };
     let flow = Flow { src: SocketAddr::new(src, src_port), dst: SocketAddr::new(dst, dst_port), transport };
-    Some(Whole { flow, ttl, tcp_flags, payload })
+    let word = |at: usize| segment.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_be_bytes);
+    let sequence = if protocol == TCP { [word(4), word(8)] } else { [0; 2] };
+    Some(Whole { flow, ttl, tcp_flags, sequence, payload })
 }
 
 /// Protocol and offset behind IPv6 extension headers (RFC 8200, section 4).

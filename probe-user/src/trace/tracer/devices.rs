@@ -34,8 +34,17 @@ const PAUSE: Duration = Duration::from_millis(12);
 pub(super) struct Devices {
     stop: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
+    asked_for: Arc<Mutex<AskedFor>>,
     requests: mpsc::Sender<InterfaceToWatch>,
     wake: OwnedFd,
+}
+
+/// Devices that were asked for while the trace ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AskedFor {
+    pub covered: u64,
+    /// Gone before their turn came.
+    pub gone: u64,
 }
 
 /// Devices that somebody asks for while the trace runs.
@@ -58,6 +67,8 @@ impl Devices {
         let (stopped, stop) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         let (woken, wake) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let (requests, queue) = mpsc::channel();
+        let asked_for = Arc::new(Mutex::new(AskedFor::default()));
+        let told = Arc::clone(&asked_for);
         let thread = std::thread::Builder::new().name("trace-attach".into()).spawn(move || {
             let forced =
                 config.force_clsact || std::env::var_os("HOSTDNS_PROBE_FORCE_CLSACT").is_some_and(|v| v == "1");
@@ -69,12 +80,17 @@ impl Devices {
                 mode: forced.then_some(DeviceMode::Clsact),
                 clsact: Clsact::default(),
                 attached: BTreeMap::new(),
+                asked_for: told,
             };
             if let Err(error) = netns.run(move || work.run(&stopped, &Requests { queue, woken }, ready)) {
                 tracing::warn!(%error, "no device can be attached to");
             }
         })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread), requests, wake })
+        Ok(Self { stop: Some(stop), thread: Some(thread), asked_for, requests, wake })
+    }
+
+    pub(super) fn asked_for(&self) -> AskedFor {
+        *lock(&self.asked_for)
     }
 
     pub(super) fn watch(&self, interface: InterfaceToWatch) {
@@ -94,6 +110,13 @@ impl Drop for Devices {
     }
 }
 
+/// A device with our programs on it.
+struct Attached {
+    name: String,
+    /// Where they are links. Those of a device that is gone are closed: nobody else does.
+    links: Vec<attach::Link>,
+}
+
 struct Work {
     ebpf: Ebpf,
     exits: HashMap<MapData, u32, u8>,
@@ -101,8 +124,9 @@ struct Work {
     hooks: Arc<Mutex<Vec<Hook>>>,
     mode: Option<DeviceMode>,
     clsact: Clsact,
-    /// Index and name of what is attached to.
-    attached: BTreeMap<u32, String>,
+    /// What is attached to, by index.
+    attached: BTreeMap<u32, Attached>,
+    asked_for: Arc<Mutex<AskedFor>>,
 }
 
 impl Work {
@@ -140,13 +164,12 @@ impl Work {
             if wait(stop, Some(requests), links.as_ref(), Duration::from_secs(60)) {
                 return;
             }
-            for interface in requests.take() {
-                if self.attached.contains_key(&interface.index) {
-                    continue;
-                }
-                let began = Instant::now();
-                self.attach(interface.index, &interface.name);
-                if wait(stop, None, None, PAUSE.max(began.elapsed())) {
+            // Pods are not made to wait for politeness when many come at once.
+            let asked = requests.take();
+            let pause = if asked.len() > 1 { Duration::ZERO } else { PAUSE };
+            for interface in asked {
+                self.attach_asked_for(&interface);
+                if wait(stop, None, None, pause) {
                     return;
                 }
             }
@@ -156,19 +179,37 @@ impl Work {
         }
     }
 
-    fn attach(&mut self, index: u32, name: &str) {
-        let hooks = attach::device(&mut self.ebpf, name, &mut self.mode, &mut self.clsact);
-        if hooks.iter().any(|hook| hook.attached) {
-            self.attached.insert(index, name.to_owned());
+    /// True: at least one hook is on.
+    fn attach(&mut self, index: u32, name: &str) -> bool {
+        let (hooks, links) = attach::device(&mut self.ebpf, name, &mut self.mode, &mut self.clsact);
+        let on = hooks.iter().any(|hook| hook.attached);
+        if on {
+            self.attached.insert(index, Attached { name: name.to_owned(), links });
         }
         lock(&self.hooks).extend(hooks);
+        on
+    }
+
+    /// A device that somebody asked for. Of one that is gone meanwhile nothing is left but a count.
+    fn attach_asked_for(&mut self, interface: &InterfaceToWatch) {
+        let InterfaceToWatch { index, name, .. } = interface;
+        let is_there = || nix::net::if_::if_nametoindex(name.as_str()).is_ok_and(|now| now == *index);
+        let covered = self.attached.contains_key(index) || is_there() && self.attach(*index, name);
+        let mut asked_for = lock(&self.asked_for);
+        if covered {
+            asked_for.covered += 1;
+        } else if !is_there() {
+            asked_for.gone += 1;
+            lock(&self.hooks).retain(|hook| hook.attached || hook.interface.as_deref() != Some(name.as_str()));
+        }
     }
 
     fn follow(&mut self, change: Change) {
         match change {
             Change::Gone { index } => {
                 // Its links went with it; a device may come back under the same name.
-                if let Some(name) = self.attached.remove(&index) {
+                if let Some(Attached { name, links }) = self.attached.remove(&index) {
+                    attach::detach(&mut self.ebpf, links);
                     let _ = self.exits.remove(&index);
                     let mut hooks = lock(&self.hooks);
                     if !self.config.interfaces.iter().any(|interface| interface.name == name) {

@@ -9,12 +9,11 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
+use end_to_end::{load, names};
 
 mod bpf;
 mod covered;
 mod floor;
-mod load;
-mod names;
 mod place;
 mod report;
 mod start;

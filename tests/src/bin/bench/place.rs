@@ -33,7 +33,12 @@ impl<'a> Lab<'a> {
         let name = format!("bench-{}-{scenario}", std::process::id());
         let output = Command::new(probe).args(["lab", "up", scenario, "--name", &name]).output()?;
         succeeded(&output, "lab up")?;
-        let find = || Ok::<_, anyhow::Error>((netns(probe, &name, None)?, netns(probe, &name, Some("coredns"))?));
+        let find = || {
+            Ok::<_, anyhow::Error>((
+                end_to_end::lab::netns(probe, &name, None)?,
+                end_to_end::lab::netns(probe, &name, Some("coredns"))?,
+            ))
+        };
         match find() {
             Ok((node, pod)) => Ok(Self { probe, name, node, pod }),
             Err(error) => {
@@ -66,20 +71,6 @@ fn exec<I: AsRef<OsStr>>(probe: &Path, lab: &str, pod: Option<&str>, args: impl 
     }
     command.arg("--").args(args);
     command
-}
-
-/// The network namespace of a lab's node or pod, found again among the processes seen from here by its inode.
-fn netns(probe: &Path, lab: &str, pod: Option<&str>) -> anyhow::Result<Netns> {
-    let output = exec(probe, lab, pod, ["readlink", "/proc/self/ns/net"]).output()?;
-    succeeded(&output, "lab exec")?;
-    let wanted = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    for process in std::fs::read_dir("/proc")?.flatten() {
-        let path = process.path().join("ns/net");
-        if std::fs::read_link(&path).is_ok_and(|link| link.as_os_str() == wanted.as_str()) {
-            return Ok(Netns::open(path)?);
-        }
-    }
-    bail!("no process in {wanted}, the network namespace of {lab}, is seen from here; run bench outside of containers")
 }
 
 /// A node of its own with `veths` devices like Cilium's, and the address on `lo`.

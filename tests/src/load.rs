@@ -18,13 +18,13 @@ use serde::Serialize;
 use crate::names;
 
 /// Answers every packet with itself, marked as an answer: as fast as anything can.
-pub(crate) struct Responder {
+pub struct Responder {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Responder {
-    pub(crate) fn start(netns: &Netns, address: SocketAddr) -> anyhow::Result<Self> {
+    pub fn start(netns: &Netns, address: SocketAddr) -> anyhow::Result<Self> {
         let socket = netns.run(|| UdpSocket::bind(address))?.with_context(|| format!("cannot listen at {address}"))?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -54,22 +54,22 @@ impl Drop for Responder {
 
 /// What was sent, and what came back.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Sent {
-    pub(crate) first: u32,
-    pub(crate) sent: u32,
-    pub(crate) answered: u32,
+pub struct Sent {
+    pub first: u32,
+    pub sent: u32,
+    pub answered: u32,
     /// Queries a second.
-    pub(crate) rate: f64,
+    pub rate: f64,
 }
 
 /// Where queries come from.
-pub(crate) struct Client {
+pub struct Client {
     socket: UdpSocket,
 }
 
 impl Client {
     /// A socket in the pod, connected to the responder.
-    pub(crate) fn new(netns: &Netns, server: SocketAddr) -> anyhow::Result<Self> {
+    pub fn new(netns: &Netns, server: SocketAddr) -> anyhow::Result<Self> {
         let socket = netns.run(|| -> io::Result<UdpSocket> {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
             socket.connect(server)?;
@@ -80,7 +80,7 @@ impl Client {
 
     /// Round trips of single queries, one after the other, in microseconds. One that takes a second is left out: it
     /// was lost.
-    pub(crate) fn round_trips(&self, count: u32) -> anyhow::Result<Vec<f64>> {
+    pub fn round_trips(&self, count: u32) -> anyhow::Result<Vec<f64>> {
         self.drain()?;
         self.socket.set_nonblocking(false)?;
         self.socket.set_read_timeout(Some(Duration::from_secs(1)))?;
@@ -100,7 +100,7 @@ impl Client {
     }
 
     /// Sends at `rate` a second, none: as fast as it goes, for `time`.
-    pub(crate) fn load(&self, rate: Option<u32>, time: Duration, first: u32) -> anyhow::Result<Sent> {
+    pub fn load(&self, rate: Option<u32>, time: Duration, first: u32) -> anyhow::Result<Sent> {
         self.drain()?;
         let (mut sent, mut answered, mut buffer) = (0_u32, 0_u32, [0; 512]);
         let began = Instant::now();

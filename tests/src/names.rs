@@ -5,7 +5,7 @@ const SUFFIX: &[u8] = b"\x05bench\x04test\x00";
 const DIGITS: usize = 7;
 
 /// A query for sequence number `number`, type A. Its DNS id is the number's low half.
-pub(crate) fn query(number: u32) -> Vec<u8> {
+pub fn query(number: u32) -> Vec<u8> {
     let mut message = (number as u16).to_be_bytes().to_vec();
     message.extend_from_slice(b"\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x08");
     message.extend_from_slice(label(number).as_bytes());
@@ -14,12 +14,12 @@ pub(crate) fn query(number: u32) -> Vec<u8> {
     message
 }
 
-pub(crate) fn label(number: u32) -> String {
+pub fn label(number: u32) -> String {
     format!("q{number:0DIGITS$}")
 }
 
 /// The number in a message of ours, query or answer.
-pub(crate) fn number(message: &[u8]) -> Option<u32> {
+pub fn number(message: &[u8]) -> Option<u32> {
     parse(message.get(13..13 + 1 + DIGITS)?)
 }
 
@@ -33,12 +33,12 @@ fn parse(label: &[u8]) -> Option<u32> {
 
 /// Which numbers were seen.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Seen {
+pub struct Seen {
     bits: Vec<u64>,
 }
 
 impl Seen {
-    pub(crate) fn insert(&mut self, number: u32) {
+    pub fn insert(&mut self, number: u32) {
         let (word, bit) = (number as usize / 64, number % 64);
         if self.bits.len() <= word {
             self.bits.resize(word + 1, 0);
@@ -46,18 +46,18 @@ impl Seen {
         self.bits[word] |= 1 << bit;
     }
 
-    pub(crate) fn contains(&self, number: u32) -> bool {
+    pub fn contains(&self, number: u32) -> bool {
         self.bits.get(number as usize / 64).is_some_and(|word| word >> (number % 64) & 1 == 1)
     }
 
     /// How many of a range.
-    pub(crate) fn count(&self, range: std::ops::Range<u32>) -> u32 {
+    pub fn count(&self, range: std::ops::Range<u32>) -> u32 {
         u32::try_from(range.filter(|number| self.contains(*number)).count()).unwrap_or(u32::MAX)
     }
 
     /// Takes in every number in a piece of output. What may be the beginning of one at its end is handed back, to be
     /// put before the next piece.
-    pub(crate) fn scan<'a>(&mut self, text: &'a [u8]) -> &'a [u8] {
+    pub fn scan<'a>(&mut self, text: &'a [u8]) -> &'a [u8] {
         const LEN: usize = 1 + DIGITS;
         for window in text.windows(LEN) {
             if let Some(number) = parse(window) {
