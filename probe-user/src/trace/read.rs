@@ -121,6 +121,8 @@ impl Reader {
             if !Self::pass_on(&mut pending, until, sender) {
                 break;
             }
+            // What found no room in the queue is not yet read.
+            let until = pending.first().map_or(until, |(_, event)| event.time_ns.min(until));
             self.counts.read_until.store(until, Ordering::Release);
         }
         self.drain(&mut pending, QUEUE);
