@@ -12,6 +12,10 @@ use std::{
 };
 
 use end_to_end::{hostdns_probe, is_root_or_skips, lab::Lab, stdout};
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
 
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -51,7 +55,7 @@ fn started(lab: &Lab) -> (Child, u32) {
 }
 
 fn kill(pid: u32) {
-    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+    signal::kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
 }
 
 fn netns(pid: u32) -> Option<PathBuf> {

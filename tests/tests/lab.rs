@@ -18,6 +18,10 @@ use std::{
 };
 
 use command::{Lab, probe, unique};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 
 /// What a lab could leave behind: cgroups, records, processes. Only those of the labs whose names begin with `prefix`.
@@ -136,8 +140,8 @@ fn a_killed_supervisor_takes_the_lab_along() {
     let record = fs::read_to_string(format!("/run/hostdns-probe/labs/{}/lab.json", lab.name)).expect("a record");
     let record: Value = serde_json::from_str(&record).expect("json");
     let pid = |of: &str| record[of]["pid"].as_i64().expect("a pid");
-    let killed = Command::new("kill").args(["-9", &pid("supervisor").to_string()]).status().expect("kill runs");
-    assert!(killed.success());
+    let supervisor = i32::try_from(pid("supervisor")).expect("a pid");
+    kill(Pid::from_raw(supervisor), Signal::SIGKILL).expect("the supervisor is there");
     let node = format!("/proc/{}/comm", pid("node"));
     wait_until("the node died with its supervisor", || {
         fs::read_to_string(&node).map_or(true, |comm| comm != "machined\n")
