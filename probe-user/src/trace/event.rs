@@ -41,6 +41,31 @@ pub struct Event {
     pub payload_len: u32,
 }
 
+#[cfg(test)]
+impl Event {
+    /// Of nothing in particular, for tests to say what matters.
+    pub(crate) fn bare(hook: HookKind, time_ns: u64) -> Self {
+        Self {
+            time_ns,
+            hook,
+            netns: 0,
+            ifindex: 0,
+            skb: 0,
+            came_by: 0,
+            socket: 0,
+            flow: None,
+            dns: None,
+            tcp_flags: 0,
+            sequence: [0; 2],
+            ttl: 0,
+            drop_reason: None,
+            icmp_error: None,
+            payload: None,
+            payload_len: 0,
+        }
+    }
+}
+
 /// The head of a DNS message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsHead {

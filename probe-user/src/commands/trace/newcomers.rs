@@ -61,24 +61,7 @@ mod tests {
     use crate::trace::event::Cover;
 
     fn event(hook: HookKind, netns: u64, skb: u64, came_by: u32) -> Event {
-        Event {
-            time_ns: 0,
-            hook,
-            netns,
-            ifindex: 9,
-            skb,
-            came_by,
-            socket: 0,
-            flow: None,
-            dns: None,
-            tcp_flags: 0,
-            sequence: [0; 2],
-            ttl: 0,
-            drop_reason: None,
-            icmp_error: None,
-            payload: None,
-            payload_len: 0,
-        }
+        Event { netns, ifindex: 9, skb, came_by, ..Event::bare(hook, 0) }
     }
 
     #[test]

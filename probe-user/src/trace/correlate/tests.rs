@@ -66,13 +66,9 @@ impl Asked {
         reply: bool,
     ) -> Event {
         Event {
-            time_ns: self.start + after_us * 1000,
-            hook,
             netns,
             ifindex,
             skb: self.skb + u64::from(reply),
-            came_by: 0,
-            socket: 0,
             flow: Some(Flow { src: addr(src), dst: addr(dst), transport: Transport::Udp }),
             dns: Some(DnsHead {
                 id: self.id,
@@ -80,13 +76,8 @@ impl Asked {
                 qname: Some("example.com.".into()),
                 qtype: Some(1),
             }),
-            tcp_flags: 0,
-            sequence: [0; 2],
             ttl: 64,
-            drop_reason: None,
-            icmp_error: None,
-            payload: None,
-            payload_len: 0,
+            ..Event::bare(hook, self.start + after_us * 1000)
         }
     }
 
