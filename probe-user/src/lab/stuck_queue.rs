@@ -1,7 +1,7 @@
 //! A device queue that does not move: frames sent to a pod wait in it for hours. Nothing is dropped, nothing is counted,
 //! and no reply arrives: what a loss without a trace looks like from outside.
 //!
-//! It is a token bucket (tbf) of one byte a second, emptied at once.
+//! It is a token bucket (tbf) of one byte a second, emptied at once, with frames before the pods' that take hours.
 
 use std::io;
 
@@ -16,6 +16,9 @@ use super::{Error, links::Links, spec::Device};
 
 /// Bytes that one frame may have at most to be queued rather than dropped: a DNS answer is far below.
 const BURST: u32 = 1024;
+/// The first empties the bucket. The others wait in front of whatever is sent to the pod, 17 minutes each: alone, an
+/// answer would be let through after a minute or two.
+const FRAMES: usize = 16;
 /// `enum` in linux/pkt_sched.h.
 const TCA_TBF_PARMS: u16 = 1;
 const TCA_TBF_BURST: u16 = 6;
@@ -54,7 +57,7 @@ pub fn block(links: &Links, device: &Device) -> Result<(), Error> {
             Ok(())
         })
         .map_err(Error::netlink(what()))?;
-    empty_bucket(device).map_err(Error::io(what()))
+    fill(device).map_err(Error::io(what()))
 }
 
 /// `struct tc_tbf_qopt` (linux/pkt_sched.h, host byte order): two rates of 12 bytes, limit, buffer, mtu.
@@ -66,8 +69,8 @@ fn parameters() -> Vec<u8> {
     [&rate[..], &[0; 12], &limit.to_ne_bytes(), &BURST.to_ne_bytes(), &0_u32.to_ne_bytes()].concat()
 }
 
-/// Sends one frame that uses up the bucket; its EtherType (IEEE 802, local experimental) means nothing to the pod.
-fn empty_bucket(device: &Device) -> io::Result<()> {
+/// Sends frames as large as the bucket; their EtherType (IEEE 802, local experimental) means nothing to the pod.
+fn fill(device: &Device) -> io::Result<()> {
     let raw = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
     let mut frame = vec![0; BURST as usize];
     frame[..6].fill(0xff);
@@ -87,6 +90,8 @@ fn empty_bucket(device: &Device) -> io::Result<()> {
         unsafe { LinkAddr::from_raw((&raw const to).cast(), Some(size_of::<libc::sockaddr_ll>() as libc::socklen_t)) }
             .ok_or_else(|| io::Error::other("not a link address"))?;
     use std::os::fd::AsRawFd as _;
-    sendto(raw.as_raw_fd(), &frame, &address, MsgFlags::empty())?;
+    for _ in 0..FRAMES {
+        sendto(raw.as_raw_fd(), &frame, &address, MsgFlags::empty())?;
+    }
     Ok(())
 }

@@ -429,6 +429,8 @@ fn begins_here(event: &Event, direction: Direction, place: Place, topology: &Top
 }
 
 #[cfg(test)]
+mod free_tests;
+#[cfg(test)]
 mod tcp_tests;
 #[cfg(test)]
 mod tests;

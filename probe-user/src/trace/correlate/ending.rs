@@ -43,7 +43,8 @@ pub(super) fn ending(sightings: &[Sighting], topology: &Topology, horizon: Horiz
     if sightings.iter().any(|s| is_refusal(s, topology)) {
         return Ending::of(Ended::PortUnreachable);
     }
-    if let Some(drop) = sightings.iter().rev().find(|s| is_death(s, sightings)) {
+    let died = (0..sightings.len()).rev().find(|&at| is_death(sightings, at));
+    if let Some(drop) = died.map(|at| &sightings[at]) {
         return Ending { drop: Some(describe_drop(drop, topology)), ..Ending::of(Ended::Dropped) };
     }
     silence(sightings, topology, horizon)
@@ -58,11 +59,14 @@ fn leak(sightings: &[Sighting], topology: &Topology) -> Option<Leak> {
             && topology.device(s.event.ifindex).is_some_and(|device| device.role.leaves_the_node())
     };
     let transmit = sightings.iter().filter(exit).find(|s| s.event.hook == HookKind::Transmit);
-    let egress = sightings.iter().filter(exit).find(|s| s.event.hook == HookKind::Egress);
-    let proof = match (transmit, egress) {
-        (Some(transmit), _) => transmit,
-        (None, Some(egress)) if !topology.cover.transmit && !freed(sightings, egress.event.skb) => egress,
-        _ => return None,
+    let passed_egress = |&at: &usize| {
+        let s = &sightings[at];
+        exit(&s) && s.event.hook == HookKind::Egress && !is_freed(sightings, at)
+    };
+    let proof = match transmit {
+        Some(transmit) => transmit,
+        None if topology.cover.transmit => return None,
+        None => &sightings[(0..sightings.len()).find(passed_egress)?],
     };
     let first = sightings.iter().find(exit).unwrap_or(proof);
     Some(Leak {
@@ -73,8 +77,12 @@ fn leak(sightings: &[Sighting], topology: &Topology) -> Option<Leak> {
     })
 }
 
-fn freed(sightings: &[Sighting], skb: u64) -> bool {
-    sightings.iter().any(|s| s.event.hook == HookKind::Drop && s.event.skb == skb)
+/// The packet seen at `at` was dropped later on. A socket that sends puts a new packet at an address: of TCP the copies
+/// that it sends again are at the same one time after time.
+fn is_freed(sightings: &[Sighting], at: usize) -> bool {
+    let skb = sightings[at].event.skb;
+    let mut later = sightings[at + 1..].iter().filter(|s| s.event.skb == skb).map(|s| s.event.hook);
+    later.find(|hook| matches!(hook, HookKind::Drop | HookKind::SocketOut)) == Some(HookKind::Drop)
 }
 
 fn is_answer_at_socket(s: &Sighting) -> bool {
@@ -95,12 +103,28 @@ fn is_refusal(s: &Sighting, topology: &Topology) -> bool {
     reset || no_socket || matches!(s.event.icmp_error, Some((3, 3) | (1, 4)))
 }
 
-/// The packet died on its way. One that had reached its socket and went when that was closed did not.
-fn is_death(s: &Sighting, sightings: &[Sighting]) -> bool {
-    let arrived = |s: &Sighting| {
-        sightings.iter().any(|other| other.event.skb == s.event.skb && other.event.hook == HookKind::SocketIn)
-    };
-    s.event.hook == HookKind::Drop && !(s.event.drop_reason.as_deref() == Some("QUEUE_PURGE") && arrived(s))
+/// The packet died on its way. One that had reached its socket did not, unless the socket refused it: a datagram that
+/// waits there goes when the socket is closed, and TCP frees as it sees fit (a SYN that comes again while its handshake is
+/// under way, old data, what follows an end), which says nothing of the way there.
+fn is_death(sightings: &[Sighting], at: usize) -> bool {
+    let s = &sightings[at];
+    if s.event.hook != HookKind::Drop {
+        return false;
+    }
+    let before = sightings[..at].iter().rev().find(|other| other.event.skb == s.event.skb);
+    if before.is_none_or(|before| before.event.hook != HookKind::SocketIn) {
+        return true;
+    }
+    let tcp = s.event.flow.is_some_and(|flow| flow.transport == Transport::Tcp);
+    let reason = s.event.drop_reason.as_deref();
+    if tcp { reason.is_some_and(is_refused_segment) } else { reason != Some("QUEUE_PURGE") }
+}
+
+/// What TCP says of a segment that its socket would have taken (include/net/dropreason-core.h): a filter said no, there
+/// was no room, or it was damaged or not signed as it should be.
+fn is_refused_segment(reason: &str) -> bool {
+    matches!(reason, "SOCKET_FILTER" | "SOCKET_RCVBUFF" | "SOCKET_BACKLOG" | "PROTO_MEM" | "TCP_CSUM")
+        || ["TCP_MD5", "TCP_AO", "TCP_AUTH"].iter().any(|signature| reason.starts_with(signature))
 }
 
 fn describe_drop(s: &Sighting, topology: &Topology) -> Drop {

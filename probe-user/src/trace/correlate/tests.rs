@@ -11,10 +11,10 @@ use crate::{
 pub(super) const NODE: u64 = 1;
 pub(super) const POD: u64 = 2;
 const ELSEWHERE: u64 = 99;
-const SERVER_SOCKET: u64 = 77;
-const ETH0: u32 = 2;
+pub(super) const SERVER_SOCKET: u64 = 77;
+pub(super) const ETH0: u32 = 2;
 const CILIUM_HOST: u32 = 4;
-const LXC: u32 = 6;
+pub(super) const LXC: u32 = 6;
 pub(super) const TARGET: &str = "169.254.116.108:53";
 
 pub(super) fn addr(text: &str) -> SocketAddr {
