@@ -28,6 +28,9 @@ const SKB_MEMORY_NS: u64 = 2_000_000_000;
 /// A later packet with the same ends and id belongs to another question: resolvers give up long before.
 const RETRY_WINDOW_NS: u64 = 15_000_000_000;
 
+/// Questions under one id on the same ends that are told apart; a client that asks more at once gets the rest as new ones.
+const SAME_ID: usize = 8;
+
 /// At which moment the events are looked at.
 #[derive(Clone, Copy, Debug)]
 pub struct Horizon {
@@ -68,6 +71,8 @@ struct Transaction {
     /// Every key it is entered under: its own, and translated ones.
     names: Vec<Key>,
     sightings: Vec<Sighting>,
+    /// The one that had its ends and id before it: another question, or the same one asked anew.
+    before: Option<Id>,
     /// When its end was last asked for and not known, boot clock, if nothing was seen of it since.
     unchanged: Option<u64>,
 }
@@ -115,9 +120,20 @@ impl Transaction {
         topology.strangers && self.sightings.iter().all(|s| !topology.is_ours(s.netns))
     }
 
+    /// A message with another question in it than was asked here. Some clients change the case of letters with each try.
+    fn asked_else(&self, event: &Event) -> bool {
+        let Some((name, kind)) = question(event) else { return false };
+        let asked =
+            self.sightings.iter().filter(|s| s.direction == Direction::Request).find_map(|s| question(&s.event));
+        asked.is_some_and(|(asked, of_kind)| !asked.eq_ignore_ascii_case(name) || of_kind != kind)
+    }
+
     /// A socket sends this again: the same question, or a new one on the same ends? Ends repeat between namespaces: what
     /// a client's socket does belongs to the client that asked.
     fn takes(&self, event: &Event, place: Place) -> bool {
+        if self.key.transport == Transport::Udp && self.asked_else(event) {
+            return false;
+        }
         if place.stranger && event.hook != HookKind::Drop && self.client().is_some_and(|netns| netns != place.netns) {
             return false;
         }
@@ -245,8 +261,9 @@ impl Joiner {
         // A socket sends new packets only: whatever was known at that address is gone.
         let travelled = fresh.filter(|seen| event.hook != HookKind::SocketOut && seen.direction == direction);
         let same_packet = travelled.filter(|seen| self.same_question(seen, &key));
-        // Without an id the ends alone would do, but the packet itself knows better.
-        if let Some(seen) = same_packet.filter(|seen| key.id.is_none() && self.knows_ends(seen.transaction, &key)) {
+        // Where the question is not in it the ends and the id would do, but the packet itself knows better.
+        let unnamed = event.dns.as_ref().is_none_or(|dns| dns.qname.is_none());
+        if let Some(seen) = same_packet.filter(|seen| unnamed && self.knows_ends(seen.transaction, &key)) {
             return Some((seen.transaction, direction));
         }
         if let Some(id) = self.lookup(&key, event, place) {
@@ -270,7 +287,9 @@ impl Joiner {
         }
         let id = self.next;
         self.next += 1;
-        self.transactions.insert(id, Transaction { key, names: Vec::new(), sightings: Vec::new(), unchanged: None });
+        let before = self.by_key.get(&key).copied();
+        let begun = Transaction { key, names: Vec::new(), sightings: Vec::new(), before, unchanged: None };
+        self.transactions.insert(id, begun);
         self.enter(key, id);
         Some((id, direction))
     }
@@ -329,8 +348,15 @@ impl Joiner {
             return None; // something new, whatever went before on these ends
         }
         let known = if key.id.is_none() { &self.by_ends } else { &self.by_key };
-        let id = *known.get(key)?;
-        self.transactions.get(&id)?.takes(event, place).then_some(id)
+        let mut id = *known.get(key)?;
+        for _ in 0..SAME_ID {
+            let transaction = self.transactions.get(&id)?;
+            if transaction.takes(event, place) {
+                return Some(id);
+            }
+            id = transaction.before.filter(|_| transaction.asked_else(event))?;
+        }
+        None
     }
 
     fn same_question(&self, seen: &LastSeen, key: &Key) -> bool {
@@ -387,6 +413,12 @@ fn is_no_message(event: &Event) -> bool {
         && event.icmp_error.is_none()
         && (event.payload.is_some() || event.payload_len == 0)
         && event.flow.is_some_and(|flow| flow.transport == Transport::Udp)
+}
+
+/// The first question's name and type, where both were captured.
+fn question(event: &Event) -> Option<(&str, u16)> {
+    let dns = event.dns.as_ref()?;
+    Some((dns.qname.as_deref()?, dns.qtype?))
 }
 
 /// A standard query (opcode 0) with its name.

@@ -339,6 +339,33 @@ fn other_namespaces_with_the_same_addresses_are_not_mixed_in() {
     assert_eq!(only(at_last(&events)).hops.len(), 7);
 }
 
+/// Ids are few, and a client that does not wait for its answers uses one again on the same port.
+#[test]
+fn another_question_under_the_same_id_is_another_transaction() {
+    let named = |mut event: Event, name: &str| {
+        let dns = event.dns.as_mut().expect("a message");
+        dns.qname = Some(name.into());
+        event
+    };
+    let again = Asked { start: ONE.start + 50_000, skb: 0xffff_8000, ..ONE };
+    let mut events: Vec<Event> = ONE.healthy().into_iter().map(|event| named(event, "first.example.")).collect();
+    events.extend(again.out_of_the_pod().into_iter().map(|event| named(event, "second.example.")));
+    // The question is told once per packet, as under load.
+    for event in &mut events {
+        if !matches!(event.hook, HookKind::SocketOut) {
+            event.dns.as_mut().expect("a message").qname = None;
+        }
+    }
+    let traces = at_last(&events);
+    let told: Vec<_> = traces.iter().map(|trace| (trace.ended, trace.hops.len())).collect();
+    assert_eq!(told, [(Ended::Answered, 7), (Ended::Lost, 2)]);
+
+    let mixed_case = Asked { start: ONE.start + 1_000_000_000, skb: 0xffff_8000, ..ONE };
+    let mut events: Vec<Event> = ONE.out_of_the_pod();
+    events.extend(mixed_case.healthy().into_iter().map(|event| named(event, "eXample.COM.")));
+    assert_eq!(at_last(&events).len(), 1);
+}
+
 #[test]
 fn a_retry_with_the_same_id_is_the_same_transaction() {
     let mut events = ONE.out_of_the_pod();
