@@ -141,7 +141,10 @@ async fn follow(args: &TraceArgs, global: &Global) -> anyhow::Result<Exit> {
             _ = interrupted.recv() => false,
             _ = terminated.recv() => false,
             () = &mut out_of_time => false,
-            _ = tick.tick() => output.show(&session.look().await)?,
+            _ = tick.tick() => {
+                session.look().await;
+                show_all(&mut session, &mut output).await?
+            }
             alive = session.read() => {
                 anyhow::ensure!(alive, "the tracer has ended; its log says why");
                 true
@@ -152,10 +155,27 @@ async fn follow(args: &TraceArgs, global: &Global) -> anyhow::Result<Exit> {
         }
     }
     if output.wants_more() {
-        output.show(&session.finish().await)?;
+        session.finish().await;
+        show_all(&mut session, &mut output).await?;
+        let mut more = output.wants_more();
+        while more {
+            let (lot, rest) = session.last_lot().await;
+            more = output.show(&lot)? && rest;
+        }
     }
     output.summarize(&session)?;
     Ok(Exit::Ok)
+}
+
+/// Shows what has ended by now. False: nobody wants more.
+async fn show_all(session: &mut Session, output: &mut Output<'_>) -> anyhow::Result<bool> {
+    loop {
+        let (lot, more) = session.next_lot().await;
+        let wanted = output.show(&lot)?;
+        if !(wanted && more) {
+            return Ok(wanted);
+        }
+    }
 }
 
 /// What is shown, and where.

@@ -337,6 +337,11 @@ impl Joiner {
                 self.by_ends.remove(&ends);
             }
         }
+        for Sighting { event, .. } in &gone.sightings {
+            if self.by_skb.get(&event.skb).is_some_and(|seen| seen.transaction == id) {
+                self.by_skb.remove(&event.skb);
+            }
+        }
         Some(gone)
     }
 

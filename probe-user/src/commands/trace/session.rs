@@ -29,6 +29,9 @@ use crate::{
 /// Events taken at once.
 const BATCH: usize = 1024;
 
+/// Transactions told at once.
+const LOT: usize = 256;
+
 /// How often the list of devices is compared: a pod comes with one.
 const LINKS_PACE: Duration = Duration::from_millis(400);
 
@@ -184,32 +187,42 @@ impl Session {
         }
     }
 
-    /// What has ended by now.
-    pub(super) async fn look(&mut self) -> Vec<Seen> {
+    /// Takes in what is ripe, and follows pods as they come and go. What has ended by then comes from [`Self::next_lot`].
+    pub(super) async fn look(&mut self) {
         self.follow_pods().await;
-        let now_ns = boot_ns();
-        self.correlate(now_ns);
-        let finished = self.correlator.take_finished(&self.topology, Horizon { now_ns, last: false });
-        self.tell(finished, false).await
+        self.correlate(boot_ns());
     }
 
-    /// Everything else: what is still on its way has no end that anybody saw.
-    pub(super) async fn finish(&mut self) -> Vec<Seen> {
+    /// A part of what has ended, so that a great many of them take no more memory than a few, and whether there is more.
+    pub(super) async fn next_lot(&mut self) -> (Vec<Seen>, bool) {
+        let (finished, more) = self.take_lot(false);
+        (self.tell(finished, false).await, more)
+    }
+
+    /// Reads to the end: then [`Self::next_lot`] has what has ended, and [`Self::last_lot`] the rest.
+    pub(super) async fn finish(&mut self) {
         let until = tokio::time::Instant::now() + LATENCY * 2 + Duration::from_nanos(WAIT_NS);
         while tokio::time::timeout_at(until, self.read()).await == Ok(true) {}
         self.correlate(u64::MAX);
-        let now_ns = boot_ns();
-        let mut finished = self.correlator.take_finished(&self.topology, Horizon { now_ns, last: false });
-        let open = self.correlator.take_finished(&self.topology, Horizon { now_ns, last: true });
-        finished.extend(open.into_iter().map(|mut open| {
+    }
+
+    /// The same of what is still on its way: it has no end that anybody saw.
+    pub(super) async fn last_lot(&mut self) -> (Vec<Seen>, bool) {
+        let (mut finished, more) = self.take_lot(true);
+        for open in &mut finished {
             if matches!(open.trace.ended, Ended::Lost | Ended::Unanswered | Ended::Unknown) {
                 open.trace.ended = Ended::Unknown;
                 open.trace.lost = None;
                 open.trace.unknown = Some("still open when the trace ended".to_owned());
             }
-            open
-        }));
-        self.tell(finished, true).await
+        }
+        (self.tell(finished, true).await, more)
+    }
+
+    fn take_lot(&mut self, last: bool) -> (Vec<Finished>, bool) {
+        let mut finished = Vec::new();
+        let more = self.correlator.take_lot(&self.topology, Horizon { now_ns: boot_ns(), last }, LOT, &mut finished);
+        (finished, more)
     }
 
     fn correlate(&mut self, ripe_ns: u64) {

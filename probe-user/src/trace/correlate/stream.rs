@@ -50,9 +50,25 @@ impl Correlator {
 
     /// The same, with the events behind each trace.
     pub fn take_finished(&mut self, topology: &Topology, horizon: Horizon) -> Vec<Finished> {
+        let mut all = Vec::new();
+        self.take_lot(topology, horizon, usize::MAX, &mut all);
+        all
+    }
+
+    /// Appends so many at most: told, each takes several times the memory that it takes here. True: there are more.
+    pub fn take_lot(
+        &mut self,
+        topology: &Topology,
+        horizon: Horizon,
+        most: usize,
+        finished: &mut Vec<Finished>,
+    ) -> bool {
         let excess = self.joiner.transactions.len().saturating_sub(MAX_OPEN);
         let mut ended = Vec::new();
         for (n, (&id, transaction)) in self.joiner.transactions.iter_mut().enumerate() {
+            if ended.len() == most {
+                break;
+            }
             let quiet_ns = horizon.now_ns.saturating_sub(transaction.last_ns());
             let last = horizon.last || quiet_ns > PATIENCE_NS;
             let crowded_out = !last && n < excess;
@@ -71,18 +87,17 @@ impl Correlator {
                 transaction.unchanged = Some(horizon.now_ns);
             }
         }
-        ended
-            .into_iter()
-            .filter_map(|(id, ending)| {
-                let mut transaction = self.joiner.forget(id)?;
-                if transaction.is_elsewhere(topology) {
-                    return None;
-                }
-                transaction.sightings.sort_by_key(|sighting| sighting.event.time_ns);
-                self.handed_out = self.handed_out.wrapping_add(1);
-                let trace = transaction.told(ending, self.handed_out, topology);
-                Some(Finished { trace, events: transaction.sightings.into_iter().map(|s| s.event).collect() })
-            })
-            .collect()
+        let more = ended.len() == most;
+        finished.extend(ended.into_iter().filter_map(|(id, ending)| {
+            let mut transaction = self.joiner.forget(id)?;
+            if transaction.is_elsewhere(topology) {
+                return None;
+            }
+            transaction.sightings.sort_by_key(|sighting| sighting.event.time_ns);
+            self.handed_out = self.handed_out.wrapping_add(1);
+            let trace = transaction.told(ending, self.handed_out, topology);
+            Some(Finished { trace, events: transaction.sightings.into_iter().map(|s| s.event).collect() })
+        }));
+        more
     }
 }

@@ -408,6 +408,7 @@ fn live(events: &[Event]) -> Vec<PacketTrace> {
     ended.extend(correlator.take_ended(&topology(), Horizon { now_ns: u64::MAX, last: true }));
     assert_eq!(correlator.open(), 0);
     assert!(correlator.joiner.by_key.is_empty() && correlator.joiner.by_ends.is_empty(), "ends are left behind");
+    assert!(correlator.joiner.by_skb.is_empty(), "packets are left behind");
     ended
 }
 
