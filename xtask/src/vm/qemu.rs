@@ -50,10 +50,12 @@ pub(super) fn boot(
             if Instant::now() > patience.deadline {
                 return Err(error);
             }
-            let kept = directory.join("console-of-the-first-boot.log");
-            fs::rename(directory.join(CONSOLE), &kept)
-                .with_context(|| format!("cannot keep the console of {}", directory.display()))?;
-            eprintln!("    BOOTED ONCE MORE: {error} (its console is in {})", kept.display());
+            // There may be none: QEMU itself did not start.
+            let (console, kept) = (directory.join(CONSOLE), directory.join("console-of-the-first-boot.log"));
+            if console.exists() {
+                fs::rename(&console, &kept).with_context(|| format!("cannot keep {}", console.display()))?;
+            }
+            eprintln!("    BOOTED ONCE MORE: {error} (its console is kept in {})", kept.display());
             boot_once(directory, kernel, archive, lockdown, patience)
         }
         ended => ended,
