@@ -55,7 +55,7 @@ Fetches the kernels with apt, once, and runs them with QEMU (installed where it 
 Exit code 0: every verdict was right, or left open where a hook is missing on that kernel.
 
 Examples:
-  cargo xtask vm                                                     all of it: tens of minutes
+  cargo xtask vm                                                     all of it: five minutes and a release build
   cargo xtask vm --kernel 6.1 --lockdown none --scenario 'issue-*'")]
     Vm(Vm),
     /// Run every test: unit, snapshot and documentation tests, format, lints, and end to end as root
@@ -63,7 +63,7 @@ Examples:
 Examples:
   cargo xtask test               without root the end-to-end tests are left out, and it says so
   cargo xtask test --vm          on Debian's kernels too, in virtual machines
-  CI=true cargo xtask test       the same, and what cannot run is a failure")]
+  CI=true cargo xtask test       all of that, and what cannot run is a failure")]
     Test(Test),
     /// Write the pages of docs/ that are made from the source
     #[command(after_help = "\
@@ -107,7 +107,7 @@ pub(crate) struct Build {
 pub(crate) struct Test {
     #[command(flatten)]
     pub(crate) consent: Consent,
-    /// On Debian's kernels too, as `cargo xtask vm` does
+    /// On Debian's kernels too, as `cargo xtask vm` does; in CI (CI=true) always
     #[arg(long)]
     pub(crate) vm: bool,
 }

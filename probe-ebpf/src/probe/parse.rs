@@ -72,18 +72,31 @@ struct Ip {
     to: bool,
 }
 
-/// The full parse is a call of its own.
+/// What a call of the parser comes to.
+const NOT_OURS: u64 = 0;
+const OURS: u64 = 1;
+/// An ICMP error, whose header is at `found.payload`.
+const ERROR_V4: u64 = 2;
+const ERROR_V6: u64 = 3;
+
+/// The full parse is calls of its own, one after the other: within each other they would need more than the 512 bytes of
+/// stack that there are (Linux 6.1 rounds each up to 32 bytes).
 #[inline(always)]
 pub(crate) fn parse(skb: *mut __sk_buff, found: &mut Found) -> bool {
     // SAFETY: the context of a program that takes an skb; the field is always there.
     let protocol = u16::from_be(unsafe { (*skb).protocol } as u16);
-    match protocol {
+    let parsed = match protocol {
         ETH_P_IP | ETH_P_IPV6 => {
             found.base = BPF_HDR_START_NET;
-            parse_at(skb, found, u64::from(protocol == ETH_P_IPV6)) != 0
+            parse_at(skb, found, u64::from(protocol == ETH_P_IPV6))
         }
-        ETH_P_8021Q | ETH_P_8021AD => tagged(skb, found) != 0,
-        _ => false,
+        ETH_P_8021Q | ETH_P_8021AD => tagged(skb, found),
+        _ => NOT_OURS,
+    };
+    match parsed {
+        ERROR_V4 => quoted(skb, found, 0) != 0,
+        ERROR_V6 => quoted(skb, found, 1) != 0,
+        parsed => parsed == OURS,
     }
 }
 
@@ -93,7 +106,7 @@ fn tagged(skb: *mut __sk_buff, found: &mut Found) -> u64 {
     found.base = BPF_HDR_START_MAC;
     let mut offset = 12;
     for _ in 0..4 {
-        let Some(protocol) = load(skb, found.base, offset) else { return 0 };
+        let Some(protocol) = load(skb, found.base, offset) else { return NOT_OURS };
         offset += 2;
         match u16::from_be(protocol) {
             ETH_P_8021Q | ETH_P_8021AD => offset += 2,
@@ -102,7 +115,7 @@ fn tagged(skb: *mut __sk_buff, found: &mut Found) -> u64 {
                 found.payload = offset;
                 return parse_at(skb, found, 1);
             }
-            _ => return 0,
+            _ => return NOT_OURS,
         }
     }
     found.payload = offset;
@@ -112,14 +125,15 @@ fn tagged(skb: *mut __sk_buff, found: &mut Found) -> u64 {
 /// `found.payload` says where the IP header begins.
 #[inline(never)]
 fn parse_at(skb: *mut __sk_buff, found: &mut Found, v6: u64) -> u64 {
-    let Some(outer) = ip(skb, found, v6 != 0) else { return 0 };
+    let Some(outer) = ip(skb, found, v6 != 0) else { return NOT_OURS };
     match outer.protocol {
-        UDP | TCP if outer.from || outer.to => {}
-        ICMP if v6 == 0 => return quoted(skb, found, outer.l4, 0),
-        ICMPV6 if v6 != 0 => return quoted(skb, found, outer.l4, 1),
-        _ => return 0,
+        UDP | TCP if outer.from || outer.to => return u64::from(transport(skb, found, outer, false)),
+        ICMP if v6 == 0 => {}
+        ICMPV6 if v6 != 0 => {}
+        _ => return NOT_OURS,
     }
-    u64::from(transport(skb, found, outer, false))
+    found.payload = outer.l4;
+    if v6 == 0 { ERROR_V4 } else { ERROR_V6 }
 }
 
 #[inline(always)]
@@ -331,9 +345,10 @@ fn transport(skb: *mut __sk_buff, found: &mut Found, ip: Ip, quoted: bool) -> bo
     true
 }
 
-/// An ICMP error about a packet of ours; the IP header that it quotes lies behind its own eight bytes.
+/// An ICMP error about a packet of ours, at `found.payload`; the IP header that it quotes lies behind its own eight bytes.
 #[inline(never)]
-fn quoted(skb: *mut __sk_buff, found: &mut Found, l4: u32, v6: u64) -> u64 {
+fn quoted(skb: *mut __sk_buff, found: &mut Found, v6: u64) -> u64 {
+    let l4 = found.payload;
     let Some(icmp) = load::<[u8; 2]>(skb, found.base, l4) else { return 0 };
     let error = if v6 != 0 { matches!(icmp[0], 1..=4) } else { matches!(icmp[0], 3 | 4 | 5 | 11 | 12) };
     if !error {

@@ -151,7 +151,7 @@ pub(crate) fn take_hash<K: aya::Pod, V: aya::Pod>(
 pub(crate) fn short(error: &ProgramError) -> String {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         tracing::debug!(%verifier_log, "the verifier refused a program");
-        return format!("the kernel refused the program: {io_error} (--log debug shows the verifier's log)");
+        return format!("the kernel refused the program: {io_error} (-vv shows the verifier's log)");
     }
     chain(error)
 }

@@ -6,6 +6,8 @@ use serde_json::Value;
 
 /// Slow answers: time means nothing under software emulation.
 const SLOW: &str = "HDP410";
+/// What is said of a hook whose program the verifier does not take. The kernel has that hook, so nothing excuses it.
+const REFUSED: &str = "the kernel refused the program";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Grade {
@@ -13,7 +15,7 @@ pub(super) enum Grade {
     Right,
     /// No verdict, or the right one without where it ended or why; a hook is missing.
     Less,
-    /// A verdict that is not so, or less than could be said with every hook there.
+    /// A verdict that is not so, or less than could be said with every hook there; or a program that was refused.
     Wrong,
     /// Nothing measured.
     Error,
@@ -54,16 +56,19 @@ pub(super) fn row(row: &Value) -> Line {
     };
     Line {
         scenario: text(&row["scenario"]).to_owned(),
-        grade: grade(row, !missing_hooks.is_empty()),
+        grade: grade(row, &missing_hooks),
         expected: outcome(&row["expected"]),
         measured,
         missing_hooks,
     }
 }
 
-fn grade(row: &Value, hook_missing: bool) -> Grade {
+fn grade(row: &Value, missing_hooks: &BTreeSet<String>) -> Grade {
     if !row["error"].is_null() || row["measured"]["status"].is_null() {
         return Grade::Error;
+    }
+    if missing_hooks.iter().any(|hook| hook.contains(REFUSED)) {
+        return Grade::Wrong;
     }
     let (expected, measured) = (&row["expected"], &row["measured"]);
     let same = |field: &str| expected[field] == measured[field];
@@ -75,7 +80,7 @@ fn grade(row: &Value, hook_missing: bool) -> Grade {
     let unsaid = |field: &str| measured[field].is_null() || measured[field] == "unknown" || measured[field] == "none";
     let less = measured["status"] == "unknown"
         || (same("status") && ["ended", "direction"].into_iter().all(|field| same(field) || unsaid(field)));
-    if less && hook_missing { Grade::Less } else { Grade::Wrong }
+    if less && !missing_hooks.is_empty() { Grade::Less } else { Grade::Wrong }
 }
 
 fn outcome(outcome: &Value) -> String {
@@ -127,6 +132,13 @@ mod tests {
             assert_eq!(graded(LEAK, measured, &["tcx"]), Grade::Less, "{measured:?}");
             assert_eq!(graded(LEAK, measured, &[]), Grade::Wrong, "{measured:?}");
         }
+    }
+
+    #[test]
+    fn a_program_of_ours_that_is_refused_is_no_missing_hook() {
+        let refused = ["tcx: the kernel refused the program: Permission denied (os error 13)"];
+        assert_eq!(graded(LEAK, ["unknown", "", "HDP003"], &refused), Grade::Wrong);
+        assert_eq!(graded(LEAK, LEAK, &refused), Grade::Wrong);
     }
 
     #[test]

@@ -23,17 +23,65 @@ pub(super) struct Results {
     pub(super) labs: Value,
 }
 
-/// Boots, waits until it powers off, and reads the results. Files are left in `directory` for whoever wants to look.
+/// How long a machine is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// One boot, from its start.
+    pub(super) patience: Duration,
+    /// Of all boots.
+    pub(super) deadline: Instant,
+}
+
+/// A machine that says nothing for so long has stopped: a scenario takes a few seconds, ten times that where the host is
+/// busy.
+const STALLED: Duration = Duration::from_secs(180);
+
+/// A machine that sent nothing at all has judged nothing: emulation itself goes wrong now and then (a soft lockup was
+/// seen on a starved machine), and such a one is booted once more. Whatever results there are stand.
 pub(super) fn boot(
     directory: &Path,
     kernel: &Kernel,
     archive: &[u8],
     lockdown: Lockdown,
-    patience: Duration,
+    patience: Patience,
+) -> anyhow::Result<Results> {
+    match boot_once(directory, kernel, archive, lockdown, patience) {
+        Err(error) if error.is::<Silent>() => {
+            if Instant::now() > patience.deadline {
+                return Err(error);
+            }
+            // There may be none: QEMU itself did not start.
+            let (console, kept) = (directory.join(CONSOLE), directory.join("console-of-the-first-boot.log"));
+            if console.exists() {
+                fs::rename(&console, &kept).with_context(|| format!("cannot keep {}", console.display()))?;
+            }
+            eprintln!("    BOOTED ONCE MORE: {error} (its console is kept in {})", kept.display());
+            boot_once(directory, kernel, archive, lockdown, patience)
+        }
+        ended => ended,
+    }
+}
+
+/// The machine ended, or had to be ended, without a word of results, and not by a panic.
+#[derive(Debug, thiserror::Error)]
+#[error("the machine sent no results (QEMU: {how}){tails}")]
+struct Silent {
+    how: String,
+    tails: String,
+}
+
+const CONSOLE: &str = "console.log";
+
+/// Boots, waits until it powers off, and reads the results. Files are left in `directory` for whoever wants to look.
+fn boot_once(
+    directory: &Path,
+    kernel: &Kernel,
+    archive: &[u8],
+    lockdown: Lockdown,
+    patience: Patience,
 ) -> anyhow::Result<Results> {
     fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let [initramfs, console, results] =
-        ["initramfs.cpio", "console.log", "results.txt"].map(|name| directory.join(name));
+    let [initramfs, console, results] = ["initramfs.cpio", CONSOLE, "results.txt"].map(|name| directory.join(name));
     // An earlier run's must not pass for this one's.
     for old in [&console, &results] {
         if let Err(error) = fs::remove_file(old)
@@ -58,13 +106,16 @@ pub(super) fn boot(
 
     let started = Instant::now();
     let mut child = qemu.spawn().with_context(|| format!("cannot run {PROGRAM}"))?;
-    let mut progress = Progress::default();
+    let mut progress = Progress { shown: 0, length: 0, grown: started };
     let ended = loop {
         if let Some(status) = child.try_wait()? {
             break Some(status);
         }
         progress.show(&console);
-        if started.elapsed() > patience {
+        if started.elapsed() > patience.patience
+            || progress.grown.elapsed() > STALLED
+            || Instant::now() > patience.deadline
+        {
             child.kill().and_then(|()| child.wait())?;
             break None;
         }
@@ -75,26 +126,43 @@ pub(super) fn boot(
     match parse(&said, lockdown) {
         Ok(results) => Ok(results),
         Err(error) => {
-            let how =
-                ended.map_or_else(|| format!("killed after {} s", patience.as_secs()), |status| status.to_string());
-            bail!("{error:#} (QEMU: {how}){}{}", tail(&complaints), tail(&console))
+            let killed = || format!("killed after {} s", started.elapsed().as_secs());
+            let how = ended.map_or_else(killed, |status| status.to_string());
+            let tails = format!("{}{}", tail(&complaints), tail(&console));
+            if is_silent(&said, &fs::read(&console).unwrap_or_default()) {
+                return Err(Silent { how, tails }.into());
+            }
+            bail!("{error:#} (QEMU: {how}){tails}")
         }
     }
 }
 
-/// How much of the console was shown.
-#[derive(Default)]
+/// No results were begun, no scenario was judged, and the kernel did not panic.
+fn is_silent(results: &str, console: &[u8]) -> bool {
+    let console = String::from_utf8_lossy(console);
+    !results.contains("begin") && ![JUDGED, "Kernel panic"].iter().any(|said| console.contains(said))
+}
+
+/// What the matrix says of every scenario, whatever it came to.
+const JUDGED: &str = " as expected (";
+
+/// How much of the console was shown, and when it last grew.
 struct Progress {
     shown: usize,
+    length: usize,
+    grown: Instant,
 }
 
 impl Progress {
     /// Repeats what the matrix says of each scenario as it ends.
     fn show(&mut self, console: &Path) {
         let text = fs::read(console).unwrap_or_default();
+        if text.len() > self.length {
+            (self.length, self.grown) = (text.len(), Instant::now());
+        }
         let Some(new) = text.get(self.shown..) else { return };
         let Some(end) = new.iter().rposition(|&byte| byte == b'\n') else { return };
-        for line in String::from_utf8_lossy(&new[..end]).lines().filter(|line| line.contains(" as expected (")) {
+        for line in String::from_utf8_lossy(&new[..end]).lines().filter(|line| line.contains(JUDGED)) {
             eprintln!("    {}", line.trim());
         }
         self.shown += end + 1;
@@ -156,6 +224,15 @@ mod tests {
         assert!(parse("", Lockdown::Integrity).is_err());
         assert!(parse(SAID.strip_suffix("end\n").unwrap(), Lockdown::Integrity).is_err());
         assert!(parse(&SAID.replace("\"scenarios\": []", "kernel: oops"), Lockdown::Integrity).is_err());
+    }
+
+    #[test]
+    fn only_a_machine_that_judged_nothing_is_booted_again() {
+        let stuck = b"[   31.2] watchdog: BUG: soft lockup - CPU#0 stuck for 22s!\n";
+        assert!(is_silent("", b"") && is_silent("", stuck));
+        assert!(!is_silent("begin\nkernel 6.1", stuck));
+        assert!(!is_silent("", b"reply-lost: NOT as expected (3006 ms)\n"));
+        assert!(!is_silent("", b"[    9.1] Kernel panic - not syncing: Attempted to kill init!\n"));
     }
 
     #[test]
