@@ -3,7 +3,7 @@
 use std::{io::Write as _, process::Command};
 
 use end_to_end::{
-    is_root_or_skips,
+    is_installed_or_skips, is_root_or_skips,
     lab::Lab,
     stderr, stdout,
     trace::{Trace, ask},
@@ -144,25 +144,26 @@ fn the_packet_file_has_every_hop_with_its_interface_and_a_comment() {
     assert!(packets.iter().any(|packet| contains(packet, "eth0 transmit") && contains(packet, "masqueraded")));
 }
 
-/// tshark (Debian's) takes the file as it is: no warning, DNS dissected, interfaces and comments where they belong.
-#[test]
-fn tshark_reads_the_packet_file_without_a_warning() {
-    if !is_root_or_skips("tshark_reads_the_packet_file_without_a_warning") {
-        return;
-    }
-    if Command::new("tshark").arg("--version").output().is_err() {
-        eprintln!("skipped: tshark is not installed");
-        return;
-    }
-    let lab = Lab::up("healthy-known-address", "trace-tshark");
-    let trace = Trace::start(&lab, &["--output", "pcapng", "--count", "2", "--duration", "30s"]);
-    ask("trace-tshark", "app", "udp");
-    ask("trace-tshark", "app", "tcp");
-    let mut file = tempfile::NamedTempFile::new().expect("a file");
-    file.write_all(&trace.output()).expect("it can be written");
+/// What tshark (Debian's) makes of a packet file: a row for each packet, of these fields. It must have nothing to say of
+/// the file, nor of a packet, but that it is the same as another: each hop is.
+fn dissected(file: &[u8], fields: &[&str]) -> Vec<Vec<String>> {
+    const SEVERITY: [&str; 2] = ["_ws.expert.severity", "_ws.expert.message"];
+    const WARNING: u32 = 0x0060_0000; // PI_WARN of Wireshark's epan/proto.h; an error is more
+    const SEEN_AGAIN: [&str; 4] = [
+        "DNS query retransmission",
+        "DNS response retransmission",
+        // The first packet of a pod passes its device before that is hooked.
+        "Previous segment(s) not captured",
+        "ACKed segment that wasn't captured",
+    ];
+    let mut on_disk = tempfile::NamedTempFile::new().expect("a file");
+    on_disk.write_all(file).expect("it can be written");
     let mut tshark = Command::new("tshark");
-    tshark.arg("-r").arg(file.path()).args(["-o", "ip.check_checksum:TRUE", "-T", "fields"]);
-    for field in ["frame.interface_name", "frame.comment", "dns.qry.name", "tcp.seq_raw", "ip.checksum.status"] {
+    tshark.arg("-r").arg(on_disk.path()).args(["-T", "fields", "-E", "aggregator=~"]);
+    for protocol in ["ip", "udp", "tcp"] {
+        tshark.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
+    }
+    for field in SEVERITY.iter().chain(fields) {
         tshark.args(["-e", field]);
     }
     let output = tshark.output().expect("it starts");
@@ -170,17 +171,59 @@ fn tshark_reads_the_packet_file_without_a_warning() {
     assert!(output.status.success(), "{said}");
     let said: Vec<&str> = said.lines().filter(|line| !line.starts_with("Running as user")).collect();
     assert!(said.is_empty(), "{said:?}");
-    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
-    assert!(rows.len() > 12, "{text}");
+    let row = |line: &str| {
+        let mut columns = line.split('\t').map(str::to_owned);
+        let mut expert = || columns.next().expect("a column");
+        let (severities, messages) = (expert(), expert());
+        for (severity, message) in severities.split('~').zip(messages.split('~')).filter(|(s, _)| !s.is_empty()) {
+            let severity: u32 = severity.parse().expect("a number");
+            let again = SEEN_AGAIN.iter().any(|prefix| message.starts_with(prefix));
+            assert!(severity < WARNING || again, "{message}: {line}");
+        }
+        columns.collect::<Vec<_>>()
+    };
+    text.lines().map(row).collect()
+}
+
+#[test]
+fn tshark_reads_the_packet_file_without_a_warning() {
+    const NAME: &str = "tshark_reads_the_packet_file_without_a_warning";
+    if !is_root_or_skips(NAME) || !is_installed_or_skips("tshark", NAME) {
+        return;
+    }
+    let lab = Lab::up("healthy-known-address", "trace-tshark");
+    let trace = Trace::start(&lab, &["--output", "pcapng", "--count", "2", "--duration", "30s"]);
+    ask("trace-tshark", "app", "udp");
+    ask("trace-tshark", "app", "tcp");
+    let fields = ["frame.interface_name", "frame.comment", "dns.qry.name", "tcp.seq_raw", "ip.checksum.status"];
+    let rows = dissected(&trace.output(), &fields);
+    assert!(rows.len() > 12, "{rows:?}");
     for row in &rows {
         assert!(!row[0].is_empty() && row[1].contains("transaction"), "{row:?}");
         assert_eq!(row[4], "1", "a good checksum: {row:?}");
     }
-    assert!(rows.iter().filter(|row| row[2] == "example.com").count() >= 6, "{text}");
+    assert!(rows.iter().filter(|row| row[2] == "example.com").count() >= 6, "{rows:?}");
     // Of the connection: numbers of its own, not made up. What is dropped in a socket's queue has lost its header.
     let segments = rows.iter().filter(|row| !row[3].is_empty() && !row[1].contains(" drop;"));
-    let numbers: std::collections::BTreeSet<&str> = segments.map(|row| row[3]).collect();
+    let numbers: std::collections::BTreeSet<&str> = segments.map(|row| row[3].as_str()).collect();
     assert!(numbers.len() >= 4 && !numbers.contains("0"), "{numbers:?}");
+}
+
+#[test]
+fn tshark_shows_where_a_query_leaked_and_as_whom() {
+    const NAME: &str = "tshark_shows_where_a_query_leaked_and_as_whom";
+    if !is_root_or_skips(NAME) || !is_installed_or_skips("tshark", NAME) {
+        return;
+    }
+    let lab = Lab::up("issue-36761-leak", "trace-tshark-leak");
+    let trace = Trace::start(&lab, &["--output", "pcapng", "--count", "2", "--duration", "30s"]);
+    ask("trace-tshark-leak", "app", "udp");
+    ask("trace-tshark-leak", "coredns", "udp");
+    let rows = dissected(&trace.output(), &["frame.interface_name", "frame.comment", "ip.src", "dns.qry.name"]);
+    assert!(rows.iter().all(|row| row[1].contains(", leaked") && row[3] == "example.com"), "{rows:?}");
+    let out: Vec<_> = rows.iter().filter(|row| row[1].contains("masqueraded; left the node")).collect();
+    assert_eq!(out.len(), 2, "{rows:?}");
+    assert!(out.iter().all(|row| (row[0].as_str(), row[2].as_str()) == ("eth0", "192.168.77.2")), "{out:?}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub(crate) fn run(options: &cli::Bench) -> anyhow::Result<()> {
         bail!("bench makes network namespaces, which needs root: sudo -E env \"PATH=$PATH\" cargo xtask bench");
     }
     setup::run(options.consent)?;
-    setup::measuring_tools(options.consent)?;
+    setup::tools(options.consent, &setup::MEASURING)?;
     let mut cargo = workspace::cargo("build");
     cargo.args(["--release", "--package", "probe-user", "--package", "end-to-end", "--bin", BINARY, "--bin", "bench"]);
     step("build as released", || succeed(&mut cargo))?;

@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 mod advice;
 mod found;
 mod plan;
+mod tools;
 
 use crate::{
     cli::Consent,
@@ -18,6 +19,7 @@ use crate::{
 };
 use found::Found;
 use plan::{Plan, Step};
+pub(crate) use tools::{MEASURING, TESTING, tools};
 
 const LISTS: &str = "package lists";
 
@@ -77,33 +79,6 @@ fn carry_out(consent: Consent, why: &str, commands: Vec<(String, Command)>) -> a
     Ok(())
 }
 
-/// The tools that `bench` compares with, and the Debian packages that hold them.
-const MEASURING_TOOLS: [(&str, &str); 3] =
-    [("tcpdump", "tcpdump"), ("bpftrace", "bpftrace"), ("dig", "bind9-dnsutils")];
-
-/// Installs what is missing of the tools to compare with. Where that cannot be, the measures say what they lack.
-pub(crate) fn measuring_tools(consent: Consent) -> anyhow::Result<()> {
-    let places = crate::ebpf_tools::Places::from_env();
-    let missing = MEASURING_TOOLS.iter().filter(|(program, _)| places.program(program).is_none());
-    let packages: Vec<&'static str> = missing.map(|(_, package)| *package).collect();
-    if packages.is_empty() {
-        return Ok(());
-    }
-    let found = Found::look();
-    if !found.apt {
-        eprintln!("setup: not compared with what is missing here (there is no apt): {}", packages.join(", "));
-        return Ok(());
-    }
-    let commands = Step::Packages(packages).commands(&found)?;
-    if agreed(consent, "Tools to compare with are missing.", &commands)? {
-        for (what, mut command) in commands {
-            // What could not be had is named by the benchmark itself.
-            let _ = step(&format!("{what}: {}", shown(&command)), || succeed(&mut command));
-        }
-    }
-    Ok(())
-}
-
 /// Asks once, where there is somebody to ask.
 fn agreed(consent: Consent, why: &str, commands: &[(String, Command)]) -> anyhow::Result<bool> {
     let nobody_to_ask = !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal();
@@ -153,8 +128,8 @@ impl Step {
     }
 
     fn purpose(packages: &[&str]) -> &'static str {
-        if packages.iter().all(|package| MEASURING_TOOLS.iter().any(|(_, of)| of == package)) {
-            return "tools to compare with";
+        if let Some(tools) = [&TESTING, &MEASURING].into_iter().find(|tools| tools.hold_all(packages)) {
+            return tools.purpose;
         }
         match (packages.contains(&"rustc-web"), packages.contains(&"llvm-22-dev")) {
             (true, true) => "eBPF compiler, and LLVM for bpf-linker",

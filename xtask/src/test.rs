@@ -22,6 +22,9 @@ const REQUIRE_ROOT_ENV: &str = "HOSTDNS_PROBE_REQUIRE_ROOT_TESTS";
 pub(crate) fn run(options: cli::Test) -> anyhow::Result<()> {
     let started = Instant::now();
     setup::run(options.consent)?;
+    if workspace::is_root() {
+        setup::tools(options.consent, &setup::TESTING)?;
+    }
     step("build everything", || succeed(&mut build()))?;
     let binary = workspace::target_dir().join("debug").join(BINARY);
 
