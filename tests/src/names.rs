@@ -14,6 +14,11 @@ pub fn query(number: u32) -> Vec<u8> {
     message
 }
 
+/// The same name in presentation form.
+pub fn name(number: u32) -> String {
+    format!("{}.bench.test", label(number))
+}
+
 pub fn label(number: u32) -> String {
     format!("q{number:0DIGITS$}")
 }

@@ -2,19 +2,21 @@
 
 use std::{
     fs,
-    io::Read as _,
-    process::ChildStdout,
+    io::{Read as _, Write as _},
+    path::Path,
+    process::{ChildStdout, Command},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use end_to_end::{
-    hostdns_probe, is_root_or_skips,
+    hostdns_probe, is_installed_or_skips, is_root_or_skips,
     lab::Lab,
     load::{Client, Responder, Sent},
-    names::Seen,
+    names::{self, Seen},
     trace::Trace,
 };
+use hostdns_probe::netns::Netns;
 
 /// Queries a second at which nothing may be lost. A development build takes ten times as long for everything.
 const RATE: u32 = 20_000;
@@ -38,11 +40,15 @@ struct Told {
 }
 
 fn trace(lab: &Lab, client: &Client, rate: Option<u32>, time: Duration) -> (Sent, Told) {
+    traced(lab, || client.load(rate, time, 0).expect("it can be sent"))
+}
+
+fn traced<T>(lab: &Lab, send: impl FnOnce() -> T) -> (T, Told) {
     let mut trace = Trace::start(lab, &["--output", "json"]);
     let reader = read(trace.stdout());
     // What the start took is over: from here on the highest counts (proc_pid_clear_refs(5)).
     fs::write(format!("/proc/{}/clear_refs", trace.pid()), "5").expect("it is ours");
-    let sent = client.load(rate, time, 0).expect("it can be sent");
+    let sent = send();
     // What was not answered has an end by then.
     thread::sleep(Duration::from_millis(700));
     let status = fs::read_to_string(format!("/proc/{}/status", trace.pid())).expect("it runs");
@@ -76,6 +82,17 @@ fn is_released() -> bool {
     hostdns_probe().components().any(|part| part.as_os_str() == "release")
 }
 
+/// A load by DNS-OARC's own tool: how many queries it says that it sent.
+fn dnsperf(pod: &Netns, questions: &Path, rate: u32, time: Duration) -> u32 {
+    let mut dnsperf = Command::new("dnsperf");
+    dnsperf.args(["-s", "169.254.116.108", "-d"]).arg(questions);
+    dnsperf.args(["-Q", &rate.to_string(), "-l", &time.as_secs().to_string(), "-t", "1"]);
+    let output = pod.run(|| dnsperf.output()).expect("the pod's namespace").expect("dnsperf runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("Queries sent:"));
+    line.and_then(|count| count.trim().parse().ok()).unwrap_or_else(|| panic!("{text}"))
+}
+
 #[test]
 fn under_load_every_query_is_told_and_beyond_it_every_lost_one_counted() {
     if !is_root_or_skips("under_load_every_query_is_told_and_beyond_it_every_lost_one_counted") {
@@ -98,6 +115,18 @@ fn under_load_every_query_is_told_and_beyond_it_every_lost_one_counted() {
         told.lines == sent.sent && told.summary.contains(" 0 lost")
     });
     assert!(complete, "of {rate} queries a second some were lost, {ATTEMPTS} times");
+
+    if is_installed_or_skips("dnsperf", "dnsperf's queries are told") {
+        let mut questions = tempfile::NamedTempFile::new().expect("a file");
+        (0..10_000).for_each(|n| writeln!(questions, "{} A", names::name(n)).expect("it can be written"));
+        let complete = (0..ATTEMPTS).any(|_| {
+            let (sent, told) = traced(&lab, || dnsperf(&pod, questions.path(), rate, time));
+            eprintln!("dnsperf at {rate}/s: sent {sent}, {} told, {} KiB\n{}", told.lines, told.resident, told.summary);
+            assert_eq!(told.lines + lost(&told.summary), sent, "{}", told.summary);
+            told.lines == sent && told.summary.contains(" 0 lost")
+        });
+        assert!(complete, "of dnsperf's queries some were lost, {ATTEMPTS} times");
+    }
 
     let (sent, told) = trace(&lab, &client, None, Duration::from_secs(3));
     eprintln!("at full speed: sent {sent:?}, {} told, {} KiB\n{}", told.lines, told.resident, told.summary);
