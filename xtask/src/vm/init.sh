@@ -2,6 +2,7 @@
 # The first process of the virtual machine. Results go to the second serial port, which the kernel does not write to.
 export PATH=/bin HOME=/tmp
 /bin/busybox --install -s /bin
+echo "init: started"
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
