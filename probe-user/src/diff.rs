@@ -29,6 +29,7 @@ pub const SCHEMA: &str = "hostdns-probe/diff/v1";
 /// What lies between two reports.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Diff {
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: String,
     pub before: Side,
     pub after: Side,

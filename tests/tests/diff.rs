@@ -6,7 +6,7 @@ use std::{
     sync::Mutex,
 };
 
-use end_to_end::{is_root_or_skips, lab::Lab, run, stderr, stdout};
+use end_to_end::{is_root_or_skips, lab::Lab, run, schema, stderr, stdout};
 use serde_json::Value;
 
 struct Pair {
@@ -123,6 +123,7 @@ fn wrong(pair: &Pair, reports: &BTreeMap<&str, PathBuf>) -> Vec<String> {
     let output = run([Path::new("diff"), before, after, Path::new("--output"), Path::new("json")]);
     let diff: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("no diff ({error}): {}{}", stdout(&output), stderr(&output)));
+    schema::assert_valid(&diff);
     let strings = |list: &str, member: &str| -> Vec<String> {
         let all = diff.pointer(list).and_then(Value::as_array).expect(list);
         all.iter().filter_map(|one| one[member].as_str()).map(str::to_owned).collect()

@@ -1,6 +1,6 @@
 //! What can be done with a report, and before there is one: redacted for strangers, and what would be after a change.
 
-use end_to_end::{hostdns_probe, is_root_or_skips, lab::Lab, run, stderr, stdout};
+use end_to_end::{hostdns_probe, is_root_or_skips, lab::Lab, run, schema, stderr, stdout};
 use serde_json::Value;
 
 fn unique(name: &str) -> String {
@@ -75,6 +75,7 @@ fn what_if_sends_nothing_and_knows_what_the_lab_shows() {
         args.extend(changes.iter().flat_map(|change| ["--what-if", change]));
         let output = lab.command(args).output().expect("it starts");
         let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", stderr(&output)));
+        schema::assert_valid(&json);
         assert_eq!(json["now"]["cause"], "HDP201", "{json}");
         (output.status.code(), json["then"]["ended"].clone())
     };

@@ -20,6 +20,7 @@ pub const SCHEMA: &str = "hostdns-probe/what-if/v1";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WhatIf {
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: String,
     pub node: String,
     /// `address:port`.
