@@ -11,8 +11,8 @@ use crate::{
     checks::{Case, Finding, code::Code},
     ended::{Direction, Ended},
     facts::PodRole,
-    predict::node,
-    report::{Prediction, Status, Verdict},
+    predict::{Deciding, node, predict, predict_on_host},
+    report::{Prediction, Report, Status, Verdict},
     target::DNS_PORT,
 };
 use outcome::Outcome;
@@ -65,6 +65,23 @@ pub fn prediction<'a>(case: &Case<'a>) -> &'a Prediction {
     let decisive = vantage::decisive(case);
     let predictions = decisive.iter().map(|outcome| case.prediction_for(outcome.query.vantage_kind));
     predictions.rev().max_by_key(|prediction| prediction.badness()).unwrap_or(case.prediction)
+}
+
+/// Whose queries decided in a report.
+#[must_use]
+pub fn deciding_in(report: &Report) -> Deciding {
+    let (targets, facts) = (&report.target_sockets(), &report.facts);
+    let case = Case {
+        targets,
+        facts,
+        hooks: &report.hooks,
+        queries: &report.queries,
+        traces: &report.traces,
+        events: report.events,
+        prediction: &predict(facts, targets),
+        prediction_on_host: &predict_on_host(facts, targets),
+    };
+    Deciding::of(vantage::decisive(&case).iter().map(|outcome| outcome.query.vantage_kind))
 }
 
 /// The outcome that is told: the worst status, then what says most of where the packet went, then an explained one,

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     checks::testing::{facts, hide},
     diff::{Named, diff},
-    predict::what_if::Change,
+    predict::{Deciding, what_if::Change},
     report::{examples, redact},
     target::Targets,
 };
@@ -101,7 +101,7 @@ fn what_if_and_explain_are_valid() {
     let mut facts = facts();
     hide(&mut facts);
     let change: Change = "devices=2".parse().expect("a change");
-    assert_valid(&what_if::WhatIf::of("n1", &facts, &Targets::default(), &[change]));
+    assert_valid(&what_if::WhatIf::of("n1", &facts, &Targets::default(), Deciding::Pods, &[change]));
 
     let mut printed = Vec::new();
     let args = super::super::explain::ExplainArgs { code: None, output: super::super::explain::Format::Json };
