@@ -6,6 +6,7 @@
 #[path = "recorded/lies.rs"]
 mod lies;
 #[path = "recorded/maps.rs"]
+#[expect(dead_code, reason = "shared with the tests of lies")]
 mod maps;
 #[path = "tracer/net.rs"]
 #[expect(dead_code, reason = "shared with the tracer's tests")]
