@@ -16,7 +16,7 @@ use crate::{
     checks::{self, Case},
     ended::Ended,
     facts::{self, Fact, Facts, Sources},
-    predict::{predict, predict_on_host},
+    predict::{Deciding, predict, predict_on_host},
     query::{self, NamedVantage, Query, Vantage, Wanted},
     report::{Node, Report, SCHEMA, Tool},
     target::Targets,
@@ -57,13 +57,7 @@ pub async fn run(options: &Options, progress: &dyn Progress) -> Report {
     let (sources, targets) = (&options.sources, &options.sources.targets);
     let mut facts = facts::gather(sources).await;
 
-    let mut named = options.named.clone();
-    for vantage in &mut named {
-        if let Err(error) = vantage.identify() {
-            tracing::warn!("--vantage {}: {error}", vantage.name);
-        }
-    }
-    let vantages = query::vantages(&facts, &named, targets, &sources.proc_root);
+    let vantages = vantages(options, &facts);
 
     progress.step("attaching hooks");
     let topology = topology(&facts, targets, &vantages);
@@ -84,6 +78,23 @@ pub async fn run(options: &Options, progress: &dyn Progress) -> Report {
     progress.step("judging");
     judge(Gathered { targets, facts, hooks: followed.hooks, queries, traces, events: followed.events })
         .stamped(taken_at, started)
+}
+
+fn vantages(options: &Options, facts: &Facts) -> Vec<Vantage> {
+    let mut named = options.named.clone();
+    for vantage in &mut named {
+        if let Err(error) = vantage.identify() {
+            tracing::warn!("--vantage {}: {error}", vantage.name);
+        }
+    }
+    query::vantages(facts, &named, &options.sources.targets, &options.sources.proc_root)
+}
+
+/// Whose queries would decide, if they were asked.
+#[must_use]
+pub fn deciding(options: &Options, facts: &Facts) -> Deciding {
+    let kinds = vantages(options, facts).into_iter().map(|vantage| vantage.kind);
+    Deciding::of(kinds.filter(|&kind| verdict::vantage::decides_first(kind)))
 }
 
 struct Gathered<'a> {

@@ -60,6 +60,7 @@ pub enum Severity {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     /// `HDP201`.
+    #[schemars(regex(pattern = r"^HDP[0-9]{3}$"))]
     pub code: String,
     /// `unknown-address-leaks`.
     pub slug: String,

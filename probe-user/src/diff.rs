@@ -29,6 +29,7 @@ pub const SCHEMA: &str = "hostdns-probe/diff/v1";
 /// What lies between two reports.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Diff {
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: String,
     pub before: Side,
     pub after: Side,
@@ -79,7 +80,7 @@ pub struct Changed {
 /// A change that by the model is what did it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Culprit {
-    /// The key of `--what-if`.
+    /// The key of `--what-if`; `coredns.network` where CoreDNS has hostNetwork at one time only.
     pub what: String,
     pub before: String,
     pub after: String,

@@ -75,6 +75,15 @@ impl<T> Fact<T> {
         }
     }
 
+    /// What else was said of it: other sources that differ, parts that could not be read.
+    #[must_use]
+    pub fn others(&self) -> &[String] {
+        match self {
+            Self::Known { others, .. } => others,
+            Self::Unavailable { .. } => &[],
+        }
+    }
+
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Fact<U> {
         match self {
             Self::Known { value, source, others } => Fact::Known { value: f(value), source, others },

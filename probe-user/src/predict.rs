@@ -1,5 +1,6 @@
-//! What configuration alone says should happen to a pod's query, and to one from the node's own network: the table of cilium's `handle_ipv4_from_lxc`, as read
-//! in the source and measured on real agents (tests/truth/). It says nothing of network policies and firewalls.
+//! What configuration alone says should happen to a pod's query, and to one from the node's own network: the table of
+//! cilium's `handle_ipv4_from_lxc`, as read in the source and measured on real agents (tests/truth/). It says nothing of
+//! network policies and firewalls.
 
 pub mod cilium;
 pub mod node;
@@ -12,6 +13,7 @@ use crate::{
     checks::code::Code,
     ended::{Direction, Ended},
     facts::{Facts, HostRouting, RoutingMode, Transport},
+    query::VantageKind,
     report::{Prediction, Status},
     target::Targets,
 };
@@ -22,6 +24,45 @@ enum Origin {
     Pod,
     /// A process on the node's own network: CoreDNS with hostNetwork.
     Node,
+}
+
+/// Whose queries decide whether a node works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deciding {
+    Pods,
+    /// CoreDNS with hostNetwork alone.
+    Node,
+    /// One CoreDNS in a network of its own, another with hostNetwork.
+    Both,
+}
+
+impl Deciding {
+    /// By the vantages that decide; where there are none, a pod's query is what matters.
+    pub fn of(kinds: impl IntoIterator<Item = VantageKind>) -> Self {
+        let (mut pods, mut node) = (false, false);
+        for kind in kinds {
+            pods |= kind.is_pod();
+            node |= kind == VantageKind::CorednsOnHost;
+        }
+        match (pods, node) {
+            (true, true) => Self::Both,
+            (false, true) => Self::Node,
+            (_, false) => Self::Pods,
+        }
+    }
+}
+
+/// Predicts the queries that decide; of two kinds the worse stands.
+#[must_use]
+pub fn predict_for(facts: &Facts, targets: &Targets, deciding: Deciding) -> Prediction {
+    match deciding {
+        Deciding::Pods => predict(facts, targets),
+        Deciding::Node => predict_on_host(facts, targets),
+        Deciding::Both => {
+            let (pods, node) = (predict(facts, targets), predict_on_host(facts, targets));
+            if node.badness() > pods.badness() { node } else { pods }
+        }
+    }
 }
 
 /// Predicts a pod's query to every target; the worst one stands.

@@ -47,9 +47,11 @@ impl Default for Options {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: String,
     pub tool: Tool,
     /// RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     pub taken_at: String,
     pub duration_ms: u64,
     pub node: Node,

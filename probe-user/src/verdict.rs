@@ -11,8 +11,8 @@ use crate::{
     checks::{Case, Finding, code::Code},
     ended::{Direction, Ended},
     facts::PodRole,
-    predict::node,
-    report::{Prediction, Status, Verdict},
+    predict::{Deciding, node, predict, predict_on_host},
+    report::{Prediction, Report, Status, Verdict},
     target::DNS_PORT,
 };
 use outcome::Outcome;
@@ -67,6 +67,23 @@ pub fn prediction<'a>(case: &Case<'a>) -> &'a Prediction {
     predictions.rev().max_by_key(|prediction| prediction.badness()).unwrap_or(case.prediction)
 }
 
+/// Whose queries decided in a report.
+#[must_use]
+pub fn deciding_in(report: &Report) -> Deciding {
+    let (targets, facts) = (&report.target_sockets(), &report.facts);
+    let case = Case {
+        targets,
+        facts,
+        hooks: &report.hooks,
+        queries: &report.queries,
+        traces: &report.traces,
+        events: report.events,
+        prediction: &predict(facts, targets),
+        prediction_on_host: &predict_on_host(facts, targets),
+    };
+    Deciding::of(vantage::decisive(&case).iter().map(|outcome| outcome.query.vantage_kind))
+}
+
 /// The outcome that is told: the worst status, then what says most of where the packet went, then an explained one,
 /// then the first asked.
 #[must_use]
@@ -115,10 +132,12 @@ fn unknown_because(case: &Case<'_>, worst: &Outcome<'_>) -> Option<Code> {
     }
 }
 
-/// What CoreDNS on this node forwards to, where every one of them is known to ask somebody else than a target.
+/// What CoreDNS on this node forwards to, where every one of them is known to ask somebody else than a target. A Corefile
+/// that was read in part is not known: what is missing may say anything.
 #[must_use]
 pub fn bypassed(case: &Case<'_>) -> Option<Vec<String>> {
-    let corefiles = case.facts.coredns.get().filter(|all| !all.is_empty())?;
+    let coredns = &case.facts.coredns;
+    let corefiles = coredns.get().filter(|all| !all.is_empty() && coredns.others().is_empty())?;
     let pods = case.facts.pods.get()?;
     let read = |name: &String| corefiles.iter().any(|file| &file.pod == name);
     if !pods.iter().filter(|pod| pod.role == PodRole::Coredns).all(|pod| read(&pod.name)) {

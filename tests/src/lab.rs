@@ -9,7 +9,7 @@ use std::{
 use anyhow::bail;
 use hostdns_probe::netns::Netns;
 
-use crate::{hostdns_probe, run, stderr, stdout};
+use crate::{hostdns_probe, run, schema, stderr, stdout};
 
 /// A lab brought up for one test.
 #[derive(Debug)]
@@ -47,12 +47,23 @@ impl Lab {
         netns(&hostdns_probe(), &self.name, pod).expect("the lab's namespaces can be found")
     }
 
-    /// Runs `hostdns-probe check --output json` inside the node, and reads its report.
+    /// Runs `hostdns-probe check --output json` inside the node, and reads its report, which is held against its schema.
+    ///
+    /// # Panics
+    /// Where it prints no report, or one that its schema does not know.
+    #[must_use]
+    pub fn check(&self, args: &[&str]) -> (serde_json::Value, Output) {
+        let (report, output) = self.check_unread(args);
+        schema::assert_valid(&report);
+        (report, output)
+    }
+
+    /// The same without the schema, for whoever measures how long it takes.
     ///
     /// # Panics
     /// Where it prints no report.
     #[must_use]
-    pub fn check(&self, args: &[&str]) -> (serde_json::Value, Output) {
+    pub fn check_unread(&self, args: &[&str]) -> (serde_json::Value, Output) {
         let probe = hostdns_probe();
         let mut all = vec![probe.as_os_str(), OsStr::new("check"), OsStr::new("--output"), OsStr::new("json")];
         all.extend(args.iter().map(OsStr::new));

@@ -12,7 +12,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::{hostdns_probe, innermost_child, lab::Lab};
+use crate::{hostdns_probe, innermost_child, lab::Lab, schema};
 
 const HOST_DNS: &str = "169.254.116.108:53";
 
@@ -102,14 +102,15 @@ impl Trace {
         output.stdout
     }
 
-    /// The lines of `--output json`.
+    /// The lines of `--output json`, each as its schema says.
     ///
     /// # Panics
     /// Where one is none.
     #[must_use]
     pub fn transactions(self) -> Vec<Value> {
         let text = String::from_utf8(self.output()).expect("text");
-        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+        let read = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        text.lines().map(read).inspect(schema::assert_valid).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{os::unix::process::CommandExt as _, process::Command};
 
-use end_to_end::{hostdns_probe, is_root_or_skips, lab::Lab, stderr, stdout};
+use end_to_end::{hostdns_probe, is_root_or_skips, lab::Lab, schema, stderr, stdout};
 use hostdns_probe::netns::Netns;
 use serde_json::Value;
 
@@ -40,6 +40,7 @@ fn without_root_it_says_which_capabilities_are_missing() {
     std::fs::remove_dir_all(&dir).expect("the directory goes");
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", stdout(&output)));
+    schema::assert_valid(&report);
     assert_eq!(report["verdict"]["status"], "unknown");
     let text = finding(&report, "HDP001").to_string();
     assert!(text.contains("CAP_"), "no capability is named: {text}");

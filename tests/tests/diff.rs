@@ -6,7 +6,7 @@ use std::{
     sync::Mutex,
 };
 
-use end_to_end::{is_root_or_skips, lab::Lab, run, stderr, stdout};
+use end_to_end::{is_root_or_skips, lab::Lab, run, schema, stderr, stdout};
 use serde_json::Value;
 
 struct Pair {
@@ -86,6 +86,10 @@ const PAIRS: &[Pair] = &[
     // Another device, or endpoint routes: what leaked is dropped.
     pair("issue-36761-leak", "issue-36761-drop", OTHERWISE, &["devices"], Some("cilium.devices"), Some("HDP202")),
     pair("issue-36761-leak", "endpoint-routes-drop", OTHERWISE, &["endpoint-routes"], None, Some("HDP202")),
+    // CoreDNS moves to the node's own network: nothing that Cilium makes of the address matters to it any more.
+    pair("issue-36761-leak", "coredns-on-host-network", FIXED, &["coredns.network"], Some("coredns.network"), None),
+    pair("coredns-on-host-network", "issue-36761-leak", REGRESSION, &["coredns.network"], None, None),
+    pair("healthy-known-address", "coredns-on-host-network", REGRESSION, &[], Some("coredns.network"), Some("HDP304")),
     // What the model of the datapath knows nothing of.
     pair("healthy-known-address", "policy-denied", REGRESSION, &[], None, Some("HDP213")),
     pair("healthy-known-address", "address-absent", REGRESSION, &["addresses"], None, Some("HDP101")),
@@ -96,9 +100,12 @@ const PAIRS: &[Pair] = &[
     pair("issue-36761-leak", "issue-36761-leak again", STILL, &[], None, None),
 ];
 
-/// One report of each scenario, by its name in the table.
-fn reports(directory: &Path) -> BTreeMap<&'static str, PathBuf> {
-    let names: BTreeSet<&str> = PAIRS.iter().flat_map(|pair| [pair.before, pair.after]).collect();
+/// How often a pair is measured before its times count: what else runs here may begin or end between its two reports.
+const ATTEMPTS: usize = 4;
+
+/// One report of each scenario of these pairs, by its name in the table.
+fn reports(directory: &Path, pairs: &[&Pair]) -> BTreeMap<&'static str, PathBuf> {
+    let names: BTreeSet<&str> = pairs.iter().flat_map(|pair| [pair.before, pair.after]).collect();
     let waiting = Mutex::new(names.iter().copied().enumerate().collect::<Vec<_>>());
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -117,12 +124,19 @@ fn reports(directory: &Path) -> BTreeMap<&'static str, PathBuf> {
     names.into_iter().enumerate().map(|(number, name)| (name, directory.join(number.to_string()))).collect()
 }
 
-/// What is wrong with the diff of one pair.
-fn wrong(pair: &Pair, reports: &BTreeMap<&str, PathBuf>) -> Vec<String> {
+/// What came out for one pair.
+struct Compared {
+    wrong: Vec<String>,
+    /// Answers are told to be slower where nothing but the machine itself can have made them so.
+    disturbed: bool,
+}
+
+fn compare(pair: &Pair, reports: &BTreeMap<&str, PathBuf>) -> Compared {
     let (before, after) = (&reports[pair.before], &reports[pair.after]);
     let output = run([Path::new("diff"), before, after, Path::new("--output"), Path::new("json")]);
     let diff: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("no diff ({error}): {}{}", stdout(&output), stderr(&output)));
+    schema::assert_valid(&diff);
     let strings = |list: &str, member: &str| -> Vec<String> {
         let all = diff.pointer(list).and_then(Value::as_array).expect(list);
         all.iter().filter_map(|one| one[member].as_str()).map(str::to_owned).collect()
@@ -143,8 +157,9 @@ fn wrong(pair: &Pair, reports: &BTreeMap<&str, PathBuf>) -> Vec<String> {
         expect(&format!("{code} is not new"), strings("/findings/new", "code").iter().any(|c| c == code));
     }
     let slower = strings("/latency", "judged").iter().any(|judged| judged == "slower");
-    expect("slower, or not", slower == (pair.after == "upstream-slow"));
-    wrong
+    let by_design = pair.after == "upstream-slow";
+    expect("slower, or not", slower == by_design);
+    Compared { wrong, disturbed: slower && !by_design }
 }
 
 #[test]
@@ -153,10 +168,26 @@ fn every_pair_that_an_upgrade_could_cause_has_its_word() {
         return;
     }
     let directory = tempfile::tempdir().expect("a directory");
-    let reports = reports(directory.path());
-    let wrong: Vec<String> = PAIRS.iter().flat_map(|pair| wrong(pair, &reports)).collect();
+    let mut left: Vec<&Pair> = PAIRS.iter().collect();
+    let mut wrong = Vec::new();
+    for attempt in 1..=ATTEMPTS {
+        let reports = reports(directory.path(), &left);
+        left.retain(|pair| {
+            let compared = compare(pair, &reports);
+            let again = compared.disturbed && attempt < ATTEMPTS;
+            if !again {
+                wrong.extend(compared.wrong);
+            }
+            again
+        });
+        if attempt == 1 {
+            read_by_people(&reports);
+        }
+        if left.is_empty() {
+            break;
+        }
+    }
     assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
-    read_by_people(&reports);
 }
 
 /// The story of issue 36761, as the upgrade's gate tells it.

@@ -6,6 +6,7 @@
 #[path = "recorded/lies.rs"]
 mod lies;
 #[path = "recorded/maps.rs"]
+#[expect(dead_code, reason = "shared with the tests of lies")]
 mod maps;
 #[path = "tracer/net.rs"]
 #[expect(dead_code, reason = "shared with the tracer's tests")]
@@ -18,13 +19,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use end_to_end::is_root_or_skips;
+use end_to_end::{is_root_or_skips, schema};
 use hostdns_probe::{
     ended::Ended,
     facts::Facts,
     predict::predict,
-    report::Prediction,
+    report::{Node, Prediction, Report, SCHEMA, Tool, Verdict},
     target::{HOST_DNS_V4, Targets},
+    trace::EventCounts,
 };
 use serde::Deserialize;
 use stage::{Stage, gather};
@@ -89,10 +91,31 @@ impl Row {
     }
 }
 
+/// A report of nothing but these facts.
+fn report(facts: &Facts, prediction: &Prediction) -> Report {
+    Report {
+        schema: SCHEMA.into(),
+        tool: Tool { name: "hostdns-probe".into(), version: String::new() },
+        taken_at: "2025-11-24T08:00:00Z".into(),
+        duration_ms: 0,
+        node: Node { name: String::new(), kernel: String::new(), lockdown: String::new(), os: String::new() },
+        targets: Vec::new(),
+        facts: facts.clone(),
+        hooks: Vec::new(),
+        queries: Vec::new(),
+        traces: Vec::new(),
+        events: EventCounts::default(),
+        findings: Vec::new(),
+        prediction: prediction.clone(),
+        verdict: Verdict::default(),
+    }
+}
+
 /// Reads a recording and holds it against what was observed.
 fn agrees(name: &str, recording: &Path) -> (Facts, Prediction) {
     let facts = gather(recording, Stage::default());
     let prediction = predict(&facts, &Targets::default());
+    schema::assert_valid(&serde_json::to_value(report(&facts, &prediction)).unwrap());
     let observed = observed(recording);
     assert_eq!(prediction.ended, Some(observed), "{name}: {:#?}", prediction.because);
     let rows = Row::all();

@@ -1,6 +1,6 @@
 //! What can be done with a report, and before there is one: redacted for strangers, and what would be after a change.
 
-use end_to_end::{hostdns_probe, is_root_or_skips, lab::Lab, run, stderr, stdout};
+use end_to_end::{hostdns_probe, is_root_or_skips, lab::Lab, run, schema, stderr, stdout};
 use serde_json::Value;
 
 fn unique(name: &str) -> String {
@@ -75,6 +75,7 @@ fn what_if_sends_nothing_and_knows_what_the_lab_shows() {
         args.extend(changes.iter().flat_map(|change| ["--what-if", change]));
         let output = lab.command(args).output().expect("it starts");
         let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", stderr(&output)));
+        schema::assert_valid(&json);
         assert_eq!(json["now"]["cause"], "HDP201", "{json}");
         (output.status.code(), json["then"]["ended"].clone())
     };
@@ -96,6 +97,56 @@ fn what_if_sends_nothing_and_knows_what_the_lab_shows() {
     assert_eq!(check(&["cilium-version=9.0.0"]), (Some(2), Value::Null));
     let leaks = std::fs::read_to_string(format!("/run/hostdns-probe/labs/{name}/leaks")).expect("a record");
     assert_eq!(leaks, "", "something was sent");
+}
+
+/// Cilium's datapath for pods is nothing to a CoreDNS with hostNetwork: only what the kernel itself does with the address.
+#[test]
+fn what_if_follows_a_coredns_on_the_nodes_network() {
+    if !is_root_or_skips("what_if_follows_a_coredns_on_the_nodes_network") {
+        return;
+    }
+    let lab = Lab::up("coredns-on-host-network", &unique("what-if-host"));
+    let (report, _output) = lab.check(&[]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("report.json");
+    std::fs::write(&file, report.to_string()).expect("a file");
+    let (file, probe) = (file.to_str().expect("UTF-8"), hostdns_probe());
+    for (change, ended) in [("devices=2", "answered"), ("lo-scope=absent", "leaked")] {
+        let options = ["--output", "json", "--what-if", change];
+        let live = lab.command([probe.to_str().expect("UTF-8"), "check"].into_iter().chain(options)).output();
+        for output in [live.expect("it starts"), run(["report", file].into_iter().chain(options))] {
+            let json: Value =
+                serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", stderr(&output)));
+            schema::assert_valid(&json);
+            assert_eq!(json["now"], report["prediction"]);
+            assert_eq!((&json["now"]["status"], &json["then"]["ended"]), (&"pass".into(), &ended.into()), "{change}");
+        }
+    }
+    // A pod that the user named decides too, and leaks.
+    let pods = lab.netns(Some("app")).id().expect("a namespace");
+    let named = format!("netns={},name=app", path_of(&lab, pods.inode));
+    let output = lab
+        .command([
+            probe.to_str().expect("UTF-8"),
+            "check",
+            "--vantage",
+            &named,
+            "--output",
+            "json",
+            "--what-if",
+            "devices=2",
+        ])
+        .output()
+        .expect("it starts");
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", stderr(&output)));
+    assert_eq!((&json["now"]["ended"], &json["then"]["ended"]), (&"leaked".into(), &"dropped".into()), "{json:#}");
+}
+
+/// The namespace's file as the node's processes see it.
+fn path_of(lab: &Lab, inode: u64) -> String {
+    let find = format!("for f in /proc/[0-9]*/ns/net; do [ \"$(readlink $f)\" = 'net:[{inode}]' ] && echo $f; done");
+    let output = lab.command(["sh", "-c", &find]).output().expect("it starts");
+    stdout(&output).lines().next().unwrap_or_else(|| panic!("no process in {inode}: {}", stderr(&output))).to_owned()
 }
 
 #[test]

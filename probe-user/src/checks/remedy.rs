@@ -156,15 +156,41 @@ pub fn forwarding_off(case: &Case<'_>) -> Remedy {
 
 /// Talos serves the address again.
 #[must_use]
-pub fn forwarding_on() -> Remedy {
-    Remedy::new("Talos: let host DNS serve the address.")
+pub fn forwarding_on(case: &Case<'_>) -> Remedy {
+    let remedy = Remedy::new("Talos: let host DNS serve the address.")
         .step("talosctl -n NODE patch machineconfig --patch @hostdns.yaml")
         .step("talosctl -n NODE get dnsresolvecache   (udp- and tcp- of the address should be running)")
         .patch("machine:\n  features:\n    hostDNS:\n      enabled: true\n      forwardKubeDNSToHost: true\n")
-        .caution(
-            "CoreDNS reads its upstreams at its start: restart it afterwards. On Talos 1.14 and later a ResolverConfig \
-                  document with hostDNS takes the place of the machine.features form.",
+        .caution("CoreDNS reads its upstreams at its start: restart it afterwards.");
+    if takes_documents(case, Version::new(1, 14, 0)) {
+        remedy.variant(
+            "Talos 1.14 and later, as a document",
+            "apiVersion: v1alpha1\nkind: ResolverConfig\nhostDNS:\n  enabled: true\n  forwardKubeDNSToHost: true\n",
         )
+    } else {
+        remedy
+    }
+}
+
+/// Talos asks other upstreams. Which ones are right only the reader knows: those of the patch are examples.
+#[must_use]
+pub fn resolvers(case: &Case<'_>) -> Remedy {
+    let remedy = Remedy::new("Repair the resolvers that the node's server asks.")
+        .step("talosctl -n NODE get dnsupstreams")
+        .step("talosctl -n NODE get resolvers")
+        .step("talosctl -n NODE logs dns-resolve-cache")
+        .step("talosctl -n NODE patch machineconfig --patch @resolvers.yaml   (with resolvers that you trust)")
+        .patch("machine:\n  network:\n    nameservers: [1.1.1.1, 9.9.9.9]\n");
+    if takes_documents(case, Version::new(1, 12, 0)) {
+        remedy
+            .variant(
+                "Talos 1.12 and later, as a document",
+                "apiVersion: v1alpha1\nkind: ResolverConfig\nnameservers:\n  - address: 1.1.1.1\n  - address: 9.9.9.9\n",
+            )
+            .caution("Talos takes one of the two forms: with a ResolverConfig, machine.network.nameservers must go.")
+    } else {
+        remedy
+    }
 }
 
 /// Cilium releases whose FIB lookup passes local addresses to the stack.
@@ -222,6 +248,21 @@ mod tests {
         let has = |text: &str| all.iter().any(|remedy| remedy.variants.iter().any(|form| form.patch.contains(text)));
         assert!(has("kind: LinkConfig") && has("kind: ResolverConfig"));
         assert_eq!(all.len(), 4, "another form is no other remedy");
+    }
+
+    #[test]
+    fn a_document_is_offered_from_the_release_that_knows_it() {
+        let documents = |release: &str, make: fn(&Case<'_>) -> Remedy| {
+            let scene = Scene::new().facts(|facts| facts.kernel.os = known(format!("Talos ({release})")));
+            make(&scene.case()).variants.len()
+        };
+        for (make, before, since) in [
+            (resolvers as fn(&Case<'_>) -> Remedy, "v1.11.5", "v1.12.0"),
+            (forwarding_on, "v1.13.9", "v1.14.0"),
+            (forwarding_off, "v1.13.9", "v1.14.0"),
+        ] {
+            assert_eq!((documents(before, make), documents(since, make)), (0, 1), "{since}");
+        }
     }
 
     #[test]

@@ -77,11 +77,12 @@ pub fn run(args: &CheckArgs, global: &Global) -> anyhow::Result<Exit> {
     let progress = OnStderr { silent: global.quiet || !std::io::stderr().is_terminal() };
     if !args.what_if.changes.is_empty() {
         progress.step("gathering facts");
-        let sources = options(args).sources;
-        let facts = runtime.block_on(facts::gather(&sources));
+        let options = options(args);
+        let facts = runtime.block_on(facts::gather(&options.sources));
         progress.clear();
         let node = facts.kernel.node_name.get().map_or("this node", |name| name.trim());
-        return what_if::run(&args.what_if, node, &facts, &sources.targets, &args.output, global);
+        let (targets, deciding) = (&options.sources.targets, check::deciding(&options, &facts));
+        return what_if::run(&args.what_if, node, &facts, targets, deciding, &args.output, global);
     }
     let report = runtime.block_on(check::run(&options(args), &progress));
     progress.clear();

@@ -85,6 +85,7 @@ fn paragraph(explanation: &'static str, label: &str) -> &'static str {
 /// `explain --output json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Document {
+    #[schemars(extend("const" = SCHEMA))]
     schema: &'static str,
     findings: Vec<Explanation>,
 }

@@ -79,9 +79,11 @@ An answer from outside the node counts as one here: only `check` follows the pac
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct QueryReport {
     /// [`SCHEMA`].
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: String,
     pub tool: Tool,
     /// RFC 3339.
+    #[schemars(extend("format" = "date-time"))]
     pub taken_at: String,
     pub duration_ms: u64,
     pub targets: Vec<SocketAddr>,

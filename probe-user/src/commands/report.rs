@@ -10,7 +10,7 @@ use crate::{
         Exit, saved,
         what_if::{self, WhatIfArgs},
     },
-    printer,
+    printer, verdict,
 };
 
 #[derive(Args, Clone, Debug)]
@@ -39,8 +39,8 @@ would work, 1 it would fail, 2 cannot be told.";
 pub fn run(args: &ReportArgs, global: &Global) -> anyhow::Result<Exit> {
     let report = saved::read(&args.file)?;
     if !args.what_if.changes.is_empty() {
-        let targets = report.target_sockets();
-        return what_if::run(&args.what_if, &report.node.name, &report.facts, &targets, &args.output, global);
+        let (targets, deciding) = (report.target_sockets(), verdict::deciding_in(&report));
+        return what_if::run(&args.what_if, &report.node.name, &report.facts, &targets, deciding, &args.output, global);
     }
     printer::print_report(&report, &args.output, global)?;
     Ok(Exit::Ok)

@@ -9,7 +9,7 @@ use crate::{
     },
     commands::Exit,
     facts::Facts,
-    predict::what_if::Change,
+    predict::{Deciding, what_if::Change},
     printer::Printer,
     report::{
         Status,
@@ -40,10 +40,11 @@ pub fn run(
     node: &str,
     facts: &Facts,
     targets: &Targets,
+    deciding: Deciding,
     output: &OutputArgs,
     global: &Global,
 ) -> anyhow::Result<Exit> {
-    let what_if = WhatIf::of(node, facts, targets, &args.changes);
+    let what_if = WhatIf::of(node, facts, targets, deciding, &args.changes);
     let printer = Printer::new(global, output.output_file.as_deref());
     match output.output {
         Format::Text => printer.print(|options, out| render(&what_if, options, out))?,

@@ -4,31 +4,50 @@ use super::Culprit;
 use crate::{
     facts::{Fact, Facts},
     predict::{
-        predict,
+        Deciding, predict_for,
         what_if::{self, Change},
     },
     report::{Prediction, Report, Status},
+    verdict::deciding_in,
 };
+
+/// The change of who decides: CoreDNS in a network of its own, or with hostNetwork.
+const COREDNS_NETWORK: &str = "coredns.network";
 
 /// Nothing where the prediction is the same, or one of them is unknown.
 pub(super) fn find(before: &Report, after: &Report) -> Vec<Culprit> {
     let (targets, facts) = (before.target_sockets(), &before.facts);
-    let (then, now) = (predict(facts, &targets), predict(&after.facts, &targets));
+    let (decided, decides) = (deciding_in(before), deciding_in(after));
+    let (then, now) = (predict_for(facts, &targets, decided), predict_for(&after.facts, &targets, decides));
     if then.status == Status::Unknown || now.status == Status::Unknown || is_same(&then, &now) {
         return Vec::new();
     }
-    between(facts, &after.facts)
-        .into_iter()
-        .filter_map(|change| {
-            let alone = what_if::after(facts, &targets, std::slice::from_ref(&change));
-            is_same(&alone, &now).then(|| Culprit {
-                what: change.key().to_owned(),
-                before: what_if::now(facts, &targets, &change).unwrap_or_else(|| "unknown".to_owned()),
-                after: what_if::now(&after.facts, &targets, &change).unwrap_or_else(|| "unknown".to_owned()),
-                because: alone.because.into_iter().filter(|step| !then.because.contains(step)).collect(),
-            })
+    let because = |alone: Prediction| alone.because.into_iter().filter(|step| !then.because.contains(step)).collect();
+    let settings = between(facts, &after.facts).into_iter().filter_map(|change| {
+        let alone = what_if::after(facts, &targets, decided, std::slice::from_ref(&change));
+        is_same(&alone, &now).then(|| Culprit {
+            what: change.key().to_owned(),
+            before: what_if::now(facts, &targets, &change).unwrap_or_else(|| "unknown".to_owned()),
+            after: what_if::now(&after.facts, &targets, &change).unwrap_or_else(|| "unknown".to_owned()),
+            because: because(alone),
         })
-        .collect()
+    });
+    let moved = Some(predict_for(facts, &targets, decides)).filter(|alone| decided != decides && is_same(alone, &now));
+    let moved = moved.map(|alone| Culprit {
+        what: COREDNS_NETWORK.to_owned(),
+        before: network(decided).to_owned(),
+        after: network(decides).to_owned(),
+        because: because(alone),
+    });
+    settings.chain(moved).collect()
+}
+
+const fn network(deciding: Deciding) -> &'static str {
+    match deciding {
+        Deciding::Pods => "a pod's own",
+        Deciding::Node => "the node's (hostNetwork)",
+        Deciding::Both => "one in a pod's own, one in the node's",
+    }
 }
 
 fn is_same(one: &Prediction, other: &Prediction) -> bool {

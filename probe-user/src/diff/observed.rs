@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::Changed;
 use crate::{
-    facts::{Fact, Facts, Transport, scope_name},
+    facts::{Fact, Facts, PodRole, Transport, scope_name},
     predict::{
         node,
         what_if::{masquerade_name, routing_name},
@@ -85,6 +85,7 @@ fn observed(report: &Report, targets: &Targets) -> Vec<(String, Value)> {
         let exempt = facts.cilium.not_masqueraded.get(&address);
         all.push((format!("cilium.masquerades.{address}"), optional(exempt, |exempt| (!exempt).to_string())));
     }
+    all.push(("coredns.network".to_owned(), coredns_network(facts)));
     all.push((
         "coredns.forwards-to".to_owned(),
         of(&facts.coredns, |files| {
@@ -119,6 +120,16 @@ fn cilium(facts: &Facts) -> Vec<(String, Value)> {
         ("host-firewall", of(&agent.host_firewall, ToString::to_string)),
     ];
     all.into_iter().map(|(name, value)| (format!("cilium.{name}"), value)).collect()
+}
+
+/// Whether CoreDNS has the node's network or one of its own.
+fn coredns_network(facts: &Facts) -> Value {
+    of(&facts.pods, |pods| {
+        let coredns = pods.iter().filter(|pod| pod.role == PodRole::Coredns);
+        let kinds: BTreeSet<_> =
+            coredns.map(|pod| if pod.host_network { "the node's (hostNetwork)" } else { "a pod's own" }).collect();
+        if kinds.is_empty() { "no CoreDNS here".to_owned() } else { Vec::from_iter(kinds).join(", ") }
+    })
 }
 
 fn of<T>(fact: &Fact<T>, say: impl FnOnce(&T) -> String) -> Value {

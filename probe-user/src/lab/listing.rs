@@ -15,6 +15,7 @@ pub const SCHEMA: &str = "hostdns-probe/lab-list/v1";
 /// The scenarios there are and the labs that are recorded.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Listing {
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: &'static str,
     pub scenarios: Vec<Row>,
     pub labs: Vec<Recorded>,

@@ -35,6 +35,7 @@ pub const SCHEMA: &str = "hostdns-probe/matrix/v1";
 /// What came out.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Matrix {
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: String,
     pub scenarios: Vec<Row>,
 }

@@ -1,3 +1,5 @@
+mod table;
+
 use serde::Deserialize;
 
 use super::*;

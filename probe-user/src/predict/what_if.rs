@@ -6,7 +6,7 @@ mod parse;
 
 use std::net::IpAddr;
 
-use super::{cilium, node, predict};
+use super::{Deciding, cilium, node, predict_for};
 use crate::{
     ended::Direction,
     facts::{
@@ -137,9 +137,9 @@ impl Change {
     }
 }
 
-/// The prediction with these changes made, in their order.
+/// The prediction with these changes made, in their order. Who decides stays.
 #[must_use]
-pub fn after(facts: &Facts, targets: &Targets, changes: &[Change]) -> Prediction {
+pub fn after(facts: &Facts, targets: &Targets, deciding: Deciding, changes: &[Change]) -> Prediction {
     if changes.iter().rev().find_map(|change| if let Change::Forward(on) = change { Some(*on) } else { None })
         == Some(false)
     {
@@ -149,7 +149,7 @@ pub fn after(facts: &Facts, targets: &Targets, changes: &[Change]) -> Prediction
     for change in changes {
         change.apply(&mut facts, targets);
     }
-    predict(&facts, targets)
+    predict_for(&facts, targets, deciding)
 }
 
 /// Talos without forwarding: nobody asks the address any more.

@@ -9,7 +9,7 @@ use super::{Options, Prediction, Status, escape};
 use crate::{
     facts::Facts,
     predict::{
-        predict,
+        Deciding, predict_for,
         what_if::{self, Change},
     },
     target::Targets,
@@ -20,6 +20,7 @@ pub const SCHEMA: &str = "hostdns-probe/what-if/v1";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WhatIf {
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: String,
     pub node: String,
     /// `address:port`.
@@ -41,9 +42,9 @@ pub struct Changed {
 }
 
 impl WhatIf {
-    /// Predicts both. Nothing is asked, and nothing is changed.
+    /// Predicts both, for those who decide. Nothing is asked, and nothing is changed.
     #[must_use]
-    pub fn of(node: &str, facts: &Facts, targets: &Targets, changes: &[Change]) -> Self {
+    pub fn of(node: &str, facts: &Facts, targets: &Targets, deciding: Deciding, changes: &[Change]) -> Self {
         let changed = |change: &Change| Changed {
             key: change.key().to_owned(),
             before: what_if::now(facts, targets, change),
@@ -54,8 +55,8 @@ impl WhatIf {
             node: node.to_owned(),
             targets: targets.sockets().map(|target| target.to_string()).collect(),
             changes: changes.iter().map(changed).collect(),
-            now: predict(facts, targets),
-            then: what_if::after(facts, targets, changes),
+            now: predict_for(facts, targets, deciding),
+            then: what_if::after(facts, targets, deciding, changes),
         }
     }
 }
@@ -102,7 +103,7 @@ mod tests {
         let mut facts = facts();
         hide(&mut facts);
         let changes = ["cilium-version=1.19.0-pre.0", "devices=2"].map(|text| text.parse().expect(text));
-        let what_if = WhatIf::of("n1", &facts, &Targets::default(), &changes);
+        let what_if = WhatIf::of("n1", &facts, &Targets::default(), Deciding::Pods, &changes);
         let mut out = Vec::new();
         render(&what_if, &Options::default(), &mut out).expect("memory");
         insta::assert_snapshot!(String::from_utf8(out).expect("UTF-8"));

@@ -21,10 +21,12 @@ pub const SCHEMA: &str = "hostdns-probe/transaction/v1";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Transaction {
     /// [`SCHEMA`].
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: String,
     /// Counts up within one run.
     pub id: u32,
     /// RFC 3339: when the first hop was seen.
+    #[schemars(extend("format" = "date-time"))]
     pub taken_at: String,
     /// The same, nanoseconds of the boot clock.
     pub started_ns: u64,

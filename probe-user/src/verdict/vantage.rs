@@ -33,14 +33,18 @@ fn of<'a>(case: &Case<'a>, wanted: impl Fn(&Query) -> bool) -> Vec<Outcome<'a>> 
         .collect()
 }
 
+/// Where such a vantage tells anything, no other decides.
+#[must_use]
+pub const fn decides_first(kind: VantageKind) -> bool {
+    matches!(kind, VantageKind::Coredns | VantageKind::CorednsOnHost | VantageKind::Named)
+}
+
 /// The outcomes that decide: CoreDNS's own (with hostNetwork its path is the node's) and those of a vantage the user
 /// named; where there are none, or none that tells anything, those of other pods and of Cilium's health endpoint. The
 /// node's own never decide.
 #[must_use]
 pub fn decisive<'a>(case: &Case<'a>) -> Vec<Outcome<'a>> {
-    let first = of(case, |query| {
-        matches!(query.vantage_kind, VantageKind::Coredns | VantageKind::CorednsOnHost | VantageKind::Named)
-    });
+    let first = of(case, |query| decides_first(query.vantage_kind));
     if first.iter().any(|outcome| outcome.ended != Ended::Unknown) {
         return first;
     }

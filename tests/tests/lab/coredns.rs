@@ -36,6 +36,7 @@ fn a_program_of_the_users_serves_in_its_pod() {
     assert_eq!(lab.ask(Some("app"), "10.244.1.131:53", "udp"), "answered 0");
     let report = lab.run(None, &["hostdns-probe", "check", "--output", "json"]);
     let report: Value = serde_json::from_slice(&report.stdout).expect("a report");
+    end_to_end::schema::assert_valid(&report);
     assert_eq!(report["verdict"]["status"], "pass", "{}", report["verdict"]);
     assert_eq!(report["queries"][0]["vantage_kind"], "coredns", "its pod is found and asked from");
 }

@@ -60,6 +60,13 @@ pub(crate) fn pin(recording: &Path, name: &str, pin: &Path, change: impl FnOnce(
     pin_to(&map, pin).unwrap_or_else(|error| panic!("{}: {error}", pin.display()));
 }
 
+/// The same map with nothing in it.
+pub(crate) fn pin_empty(recording: &Path, name: &str, pin: &Path) {
+    let info = std::fs::read_to_string(recording.join(format!("maps/{name}.info.json"))).unwrap();
+    let map = create(&serde_json::from_str(&info).unwrap()).unwrap_or_else(|error| panic!("{name}: {error}"));
+    pin_to(&map, pin).unwrap_or_else(|error| panic!("{}: {error}", pin.display()));
+}
+
 fn bytes(text: &[String]) -> Vec<u8> {
     text.iter().map(|byte| u8::from_str_radix(byte.trim_start_matches("0x"), 16).unwrap()).collect()
 }

@@ -50,17 +50,12 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     lines.truncate(6);
     let upstreams = case.facts.talos.iter().flat_map(|talos| talos.upstreams.get()).flatten();
     lines.extend(upstreams.filter(|one| !one.healthy).map(|one| format!("Talos calls {} unhealthy", one.address)));
-    let mut look = Remedy::new("Repair the resolvers that the node's server asks.");
-    if remedy::is_talos(first.query.address.ip()) {
-        look = look
-            .step("talosctl -n NODE get dnsupstreams")
-            .step("talosctl -n NODE get resolvers")
-            .step("talosctl -n NODE logs dns-resolve-cache")
-            .patch("machine:\n  network:\n    nameservers: [1.1.1.1, 9.9.9.9]\n")
-            .caution("Talos 1.12 and later take a ResolverConfig document instead; not both.");
+    let look = if remedy::is_talos(first.query.address.ip()) {
+        remedy::resolvers(case)
     } else {
-        look = look.step("from the node: dig @UPSTREAM example.com, for every upstream in the server's configuration");
-    }
+        Remedy::new("Repair the resolvers that the node's server asks.")
+            .step("from the node: dig @UPSTREAM example.com, for every upstream in the server's configuration")
+    };
     vec![Finding::new(Code::UpstreamFailing, Severity::Warn, title).evidences(lines).remedies([look])]
 }
 

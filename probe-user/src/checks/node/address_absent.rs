@@ -41,7 +41,7 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
             let source = case.facts.network.addresses.source();
             let title = format!("{address} is on no interface of this node.");
             let serve = if remedy::is_talos(address) {
-                remedy::forwarding_on()
+                remedy::forwarding_on(case)
             } else {
                 Remedy::new("See that node-local DNS runs on this node; it brings the address.")
                     .step("kubectl -n kube-system get pods -o wide | grep -i dns")

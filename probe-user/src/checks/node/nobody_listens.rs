@@ -46,7 +46,7 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
                     .evidence(format!("no such socket in the node's namespace ({})", case.facts.listeners.source()));
             }
             let remedy = if remedy::is_talos(target.ip()) {
-                remedy::forwarding_on()
+                remedy::forwarding_on(case)
             } else {
                 Remedy::new("See why the server of this address does not run on this node.")
                     .step("kubectl -n kube-system get pods -o wide | grep -i dns")

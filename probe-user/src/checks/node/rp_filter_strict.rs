@@ -21,7 +21,7 @@ By hand: `sysctl -a 2>/dev/null | grep '\.rp_filter = 1'`; `nstat -az TcpExtIPRe
 counts the drops.
 
 Fix: net.ipv4.conf.all.rp_filter 0 (or 2, loose), and see that nothing sets it again for lxc
-devices.
+devices. On Talos that is machine.sysctls, with multi-document configuration too.
 
 Versions: any Cilium without endpoint routes.
 "#;
@@ -43,6 +43,7 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         .step("sysctl -w net.ipv4.conf.all.rp_filter=0   (and the pod's device, if it has 1 of its own)")
         .step("Talos: talosctl -n NODE patch machineconfig --patch @sysctl.yaml")
         .patch("machine:\n  sysctls:\n    net.ipv4.conf.all.rp_filter: \"0\"\n    net.ipv4.conf.default.rp_filter: \"0\"\n")
+        // Talos' documents have none for sysctls (of all that 1.8 to 1.14 know): this is the one form.
         .caution("Devices keep the value that they were made with: pods' devices of today need theirs set too.");
     symptom::root(case, Code::RpFilterStrict, &hit, title, values.into_iter().chain(all))
         .map(|finding| finding.remedies([sysctl]))

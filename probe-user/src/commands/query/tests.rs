@@ -100,6 +100,9 @@ fn json_can_be_read_again() {
     let text = rendered(render::json, &report);
     assert!(text.contains("\"schema\": \"hostdns-probe/query/v1\""), "{text}");
     assert_eq!(serde_json::from_str::<QueryReport>(&text).unwrap(), report);
+    for rounds in [1, 2] {
+        crate::commands::schema::tests::assert_valid(&mixed(rounds));
+    }
 }
 
 #[test]

@@ -104,7 +104,10 @@ mod tests {
     use super::*;
     use crate::{
         checks::testing::{Fate, Scene},
-        lab::{matrix::row_of, scenarios},
+        lab::{
+            matrix::{Matrix, SCHEMA, row_of},
+            scenarios,
+        },
         report::examples,
     };
 
@@ -138,6 +141,8 @@ mod tests {
         let mut row = row_of(&scenario);
         fill(&mut row, &scenario, report);
         assert_eq!(row.agree, row.differences.is_empty());
+        let matrix = Matrix { schema: SCHEMA.into(), scenarios: vec![row.clone()] };
+        crate::commands::schema::tests::assert_valid(&matrix);
         row.differences
     }
 

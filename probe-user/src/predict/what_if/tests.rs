@@ -10,7 +10,7 @@ fn change(text: &str) -> Change {
 
 fn ended(facts: &Facts, changes: &[&str]) -> Option<Ended> {
     let changes: Vec<_> = changes.iter().map(|text| change(text)).collect();
-    after(facts, &Targets::default(), &changes).ended
+    after(facts, &Targets::default(), Deciding::Pods, &changes).ended
 }
 
 #[test]
@@ -54,6 +54,19 @@ fn each_key_of_a_healthy_node() {
     }
 }
 
+/// CoreDNS with hostNetwork never meets Cilium's datapath for pods: what Cilium makes of the address is nothing to it.
+#[test]
+fn from_the_nodes_own_network() {
+    let mut broken = facts();
+    hide(&mut broken);
+    let ended = |text: &str, deciding| after(&broken, &Targets::default(), deciding, &[change(text)]).ended;
+    for text in ["devices=2", "cilium-version=1.16.4", "cilium-version=9.0.0", "endpoint-routes=true"] {
+        assert_eq!(ended(text, Deciding::Node), Some(Ended::Answered), "{text}");
+        assert_ne!(ended(text, Deciding::Both), Some(Ended::Answered), "{text}");
+    }
+    assert_eq!(ended("lo-scope=absent", Deciding::Node), Some(Ended::Leaked));
+}
+
 #[test]
 fn changes_add_up() {
     let mut broken = facts();
@@ -65,7 +78,7 @@ fn changes_add_up() {
 
 #[test]
 fn switched_off_is_healthy_and_said_to_be_unused() {
-    let off = after(&facts(), &Targets::default(), &[change("forward=false")]);
+    let off = after(&facts(), &Targets::default(), Deciding::Pods, &[change("forward=false")]);
     assert_eq!((off.status, off.ended), (Status::Pass, None));
     assert!(off.because[0].contains("nobody needs the address"), "{:?}", off.because);
 }
@@ -76,9 +89,10 @@ fn switched_on_serves_an_address_that_was_not_there() {
     without.network.addresses = known(vec![address("eth0", "192.0.2.7".parse().unwrap(), 0)]);
     without.network.routes = known(vec![crate::checks::testing::default_route()]);
     without.listeners = known(Vec::new());
-    let on = after(&without, &Targets::default(), &[change("forward=true")]);
+    let on = after(&without, &Targets::default(), Deciding::Pods, &[change("forward=true")]);
     assert_eq!((on.ended, on.cause.as_deref()), (Some(Ended::Leaked), Some("HDP201")), "{:?}", on.because);
-    let both = after(&without, &Targets::default(), &[change("forward=true"), change("host-routing=legacy")]);
+    let both =
+        after(&without, &Targets::default(), Deciding::Pods, &[change("forward=true"), change("host-routing=legacy")]);
     assert_eq!(both.status, Status::Pass, "{:?}", both.because);
 }
 
