@@ -7,13 +7,15 @@
 
 mod ending;
 mod hops;
+mod said;
 mod stream;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::SocketAddr,
 };
 
+use self::said::{Said, Short, is_no_message};
 pub use self::stream::{Correlator, MAX_OPEN};
 use super::{
     Flow, HookKind, PacketTrace,
@@ -48,6 +50,22 @@ struct Key {
     server: SocketAddr,
     /// DNS id. Over TCP none at first: the handshake, and the first question makes it its own.
     id: Option<u16>,
+    /// What stands in its place in a datagram without a header.
+    short: Option<Short>,
+}
+
+impl Key {
+    const fn ends(self) -> Self {
+        Self { id: None, short: None, ..self }
+    }
+
+    const fn said(self) -> Said {
+        Said { id: self.id, short: self.short }
+    }
+
+    const fn saying(self, said: Said) -> Self {
+        Self { id: said.id, short: said.short, ..self }
+    }
 }
 
 /// The namespace of an event, and whether it is one that nobody has named.
@@ -88,6 +106,10 @@ pub struct Finished {
 const MAX_SIGHTINGS: usize = 256;
 
 impl Transaction {
+    fn knows_ends(&self, key: Key) -> bool {
+        self.names.iter().any(|name| name.ends() == key.ends())
+    }
+
     fn last_ns(&self) -> u64 {
         self.sightings.last().map_or(0, |sighting| sighting.event.time_ns)
     }
@@ -201,6 +223,7 @@ struct LastSeen {
     transaction: Id,
     time_ns: u64,
     direction: Direction,
+    said: Said,
 }
 
 #[derive(Debug, Default)]
@@ -209,8 +232,10 @@ struct Joiner {
     transactions: BTreeMap<Id, Transaction>,
     /// The transaction that owns these ends now; translated ends are entered beside the original ones.
     by_key: HashMap<Key, Id>,
-    /// The ends without the id, for what does not show it: the newest transaction on them.
-    by_ends: HashMap<Key, Id>,
+    /// The ends without the id, for what does not show it: the transactions on them, oldest first.
+    by_ends: HashMap<Key, Vec<Id>>,
+    /// Datagrams without a header whose answer has not been seen, oldest first: several may say the same.
+    waiting: HashMap<Key, VecDeque<Id>>,
     by_skb: HashMap<u64, LastSeen>,
 }
 
@@ -234,7 +259,10 @@ impl Joiner {
         if event.hook == HookKind::Drop {
             self.by_skb.remove(&event.skb); // freed: the next packet there is another one
         } else if event.skb != 0 && event.icmp_error.is_none() {
-            self.by_skb.insert(event.skb, LastSeen { transaction: id, time_ns: event.time_ns, direction });
+            // A later sighting need not show what an earlier one of the same packet did.
+            let before = fresh.filter(|seen| seen.transaction == id && seen.direction == direction);
+            let said = Said::by(&event).or(before.map(|seen| seen.said));
+            self.by_skb.insert(event.skb, LastSeen { transaction: id, time_ns: event.time_ns, direction, said });
         }
         if transaction.sightings.len() < MAX_SIGHTINGS {
             transaction.sightings.push(Sighting { event, netns, direction });
@@ -266,7 +294,10 @@ impl Joiner {
         if let Some(seen) = same_packet.filter(|seen| unnamed && self.knows_ends(seen.transaction, &key)) {
             return Some((seen.transaction, direction));
         }
-        if let Some(id) = self.lookup(&key, event, place) {
+        if let Some(id) = self.lookup(&key, event, place, direction) {
+            if direction == Direction::Reply && event.icmp_error.is_none() {
+                self.no_longer_waits(id);
+            }
             if let Some(seen) = fresh.filter(|seen| seen.transaction != id && event.hook != HookKind::SocketOut) {
                 self.adopt_orphan(seen.transaction, id);
             }
@@ -291,18 +322,20 @@ impl Joiner {
         let begun = Transaction { key, names: Vec::new(), sightings: Vec::new(), before, unchanged: None };
         self.transactions.insert(id, begun);
         self.enter(key, id);
+        if direction == Direction::Reply {
+            self.no_longer_waits(id);
+        }
         Some((id, direction))
     }
 
     fn knows_ends(&self, id: Id, key: &Key) -> bool {
-        let ends = |name: &Key| Key { id: None, ..*name } == Key { id: None, ..*key };
-        self.transactions.get(&id).is_some_and(|transaction| transaction.names.iter().any(ends))
+        self.transactions.get(&id).is_some_and(|transaction| transaction.knows_ends(*key))
     }
 
     /// A segment of a connection that is known, with an id that is not: the first question makes the handshake its
     /// own, a further one is a transaction of its own, and what else looks like a message is a piece of one.
     fn on_connection(&mut self, key: Key, event: &Event, place: Place) -> Option<Id> {
-        let id = *self.by_ends.get(&Key { id: None, ..key })?;
+        let id = *self.by_ends.get(&key.ends())?.last()?;
         let newest = self.transactions.get_mut(&id)?;
         if !newest.takes(event, place) {
             return None;
@@ -320,21 +353,30 @@ impl Joiner {
 
     fn enter(&mut self, key: Key, id: Id) {
         self.by_key.insert(key, id);
-        self.by_ends.insert(Key { id: None, ..key }, id);
-        if let Some(transaction) = self.transactions.get_mut(&id) {
-            transaction.names.push(key);
+        let Some(transaction) = self.transactions.get_mut(&id) else { return };
+        if !transaction.knows_ends(key) {
+            self.by_ends.entry(key.ends()).or_default().push(id);
+            if key.short.is_some() {
+                self.waiting.entry(key).or_default().push_back(id);
+            }
         }
+        transaction.names.push(key);
     }
 
     fn forget(&mut self, id: Id) -> Option<Transaction> {
+        self.no_longer_waits(id);
         let gone = self.transactions.remove(&id)?;
         for key in &gone.names {
             if self.by_key.get(key) == Some(&id) {
                 self.by_key.remove(key);
             }
-            let ends = Key { id: None, ..*key };
-            if self.by_ends.get(&ends) == Some(&id) {
-                self.by_ends.remove(&ends);
+            if let Some(on_ends) = self.by_ends.get_mut(&key.ends()) {
+                if let Some(at) = on_ends.iter().position(|&other| other == id) {
+                    on_ends.remove(at);
+                }
+                if on_ends.is_empty() {
+                    self.by_ends.remove(&key.ends());
+                }
             }
         }
         for Sighting { event, .. } in &gone.sightings {
@@ -345,15 +387,35 @@ impl Joiner {
         Some(gone)
     }
 
-    /// The open transaction on these ends; where the id was not captured (a drop without bytes, a quoted header), the
-    /// newest one on them.
-    fn lookup(&self, key: &Key, event: &Event, place: Place) -> Option<Id> {
+    /// Its answer has been seen.
+    fn no_longer_waits(&mut self, id: Id) {
+        let Some(transaction) = self.transactions.get(&id) else { return };
+        for key in transaction.names.iter().filter(|key| key.short.is_some()) {
+            if let Some(waiting) = self.waiting.get_mut(key) {
+                if let Some(at) = waiting.iter().position(|&other| other == id) {
+                    waiting.remove(at);
+                }
+                if waiting.is_empty() {
+                    self.waiting.remove(key);
+                }
+            }
+        }
+    }
+
+    /// The open transaction that an event speaks of.
+    fn lookup(&self, key: &Key, event: &Event, place: Place, direction: Direction) -> Option<Id> {
         let asks = event.hook == HookKind::SocketOut && event.flow.is_some_and(|flow| flow.dst == key.server);
         if asks && is_no_message(event) {
             return None; // something new, whatever went before on these ends
         }
-        let known = if key.id.is_none() { &self.by_ends } else { &self.by_key };
-        let mut id = *known.get(key)?;
+        let answers = direction == Direction::Reply && event.icmp_error.is_none();
+        let mut id = if key.transport == Transport::Udp && answers {
+            self.answered_by(key, event)?
+        } else if key.said() == Said::NOTHING {
+            self.only_one(key, event)?
+        } else {
+            *self.by_key.get(key)?
+        };
         for _ in 0..SAME_ID {
             let transaction = self.transactions.get(&id)?;
             if transaction.takes(event, place) {
@@ -364,10 +426,44 @@ impl Joiner {
         None
     }
 
+    /// What a datagram answers. One without a header answers another one that began alike, and of several the one that
+    /// has waited longest; or the question whose id it begins with.
+    fn answered_by(&self, key: &Key, event: &Event) -> Option<Id> {
+        let waits = |short| self.waiting.get(&key.saying(Said::short(short)))?.front().copied();
+        match (key.id, key.short) {
+            (Some(id), _) => self.by_key.get(key).copied().or_else(|| waits(Short::of_id(id))),
+            (None, Some(short)) => waits(short).or_else(|| match short.id() {
+                Some(id) => self.by_key.get(&key.saying(Said::id(id))).copied(),
+                None => self.only_one(key, event),
+            }),
+            (None, None) => self.only_one(key, event),
+        }
+    }
+
+    /// Where nothing tells which question is meant (a quoted header, an empty answer), it is the only one on these ends, if
+    /// there is only one. Over TCP it is the newest: a connection's segments need not begin with an id.
+    fn only_one(&self, key: &Key, event: &Event) -> Option<Id> {
+        let on_ends = self.by_ends.get(&key.ends())?;
+        // A drop without bytes is of a packet that is known by its address, or not at all; and so is one of a few bytes
+        // that an earlier sighting had.
+        let tells_nothing =
+            event.hook == HookKind::Drop || event.payload.is_none() && (1..12).contains(&event.payload_len);
+        match (key.transport, on_ends.as_slice()) {
+            (Transport::Tcp, [.., newest]) => Some(*newest),
+            (Transport::Udp, [only]) if !tells_nothing => Some(*only),
+            _ => None,
+        }
+    }
+
     fn same_question(&self, seen: &LastSeen, key: &Key) -> bool {
         let Some(Transaction { key: known, .. }) = self.transactions.get(&seen.transaction) else { return false };
+        let same = match key.transport {
+            // One packet says one thing.
+            Transport::Udp => seen.said == key.said() || seen.said == Said::NOTHING || key.said() == Said::NOTHING,
+            Transport::Tcp => known.id == key.id || known.id.is_none() || key.id.is_none(),
+        };
         known.transport == key.transport
-            && (known.id == key.id || known.id.is_none() || key.id.is_none())
+            && same
             // One end stays what it was: nobody translates both.
             && (known.server == key.server || known.client == key.client)
     }
@@ -377,11 +473,12 @@ impl Joiner {
     fn adopt_orphan(&mut self, orphan: Id, home: Id) {
         let (Some(stray), Some(known)) = (self.transactions.get(&orphan), self.transactions.get(&home)) else { return };
         let all_replies = stray.sightings.iter().all(|s| s.direction == Direction::Reply);
-        let same = stray.key.id.is_some() && stray.key.id == known.key.id && stray.key.transport == known.key.transport;
+        let said = stray.key.said();
+        let same = said != Said::NOTHING && said == known.key.said() && stray.key.transport == known.key.transport;
         if !(all_replies && same && stray.key.server == known.key.server) {
             return;
         }
-        let Some(stray) = self.transactions.remove(&orphan) else { return };
+        let Some(stray) = self.forget(orphan) else { return };
         if let Some(known) = self.transactions.get_mut(&home) {
             known.unchanged = None;
             known.sightings.extend(stray.sightings);
@@ -390,6 +487,7 @@ impl Joiner {
         for key in stray.names {
             self.enter(key, home);
         }
+        self.no_longer_waits(home);
         for seen in self.by_skb.values_mut().filter(|seen| seen.transaction == orphan) {
             seen.transaction = home;
         }
@@ -406,18 +504,10 @@ fn orient(flow: Flow, event: &Event, topology: &Topology) -> Option<(Key, Direct
         (true, true) => !event.dns.as_ref()?.is_response(),
         (false, false) => return None,
     };
-    let id = event.dns.as_ref().map(|dns| dns.id);
+    let Said { id, short } = Said::by(event);
     let (client, server) = if request { (flow.src, flow.dst) } else { (flow.dst, flow.src) };
     let direction = if request { Direction::Request } else { Direction::Reply };
-    Some((Key { transport: flow.transport, client, server, id }, direction))
-}
-
-/// Over UDP: bytes that are not even the head of a message, or none.
-fn is_no_message(event: &Event) -> bool {
-    event.dns.is_none()
-        && event.icmp_error.is_none()
-        && (event.payload.is_some() || event.payload_len == 0)
-        && event.flow.is_some_and(|flow| flow.transport == Transport::Udp)
+    Some((Key { transport: flow.transport, client, server, id, short }, direction))
 }
 
 /// The first question's name and type, where both were captured.
@@ -467,6 +557,10 @@ fn begins_here(event: &Event, direction: Direction, place: Place, topology: &Top
 
 #[cfg(test)]
 mod free_tests;
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod short_tests;
 #[cfg(test)]
 mod tcp_tests;
 #[cfg(test)]

@@ -117,7 +117,12 @@ fn is_death(sightings: &[Sighting], at: usize) -> bool {
     }
     let tcp = s.event.flow.is_some_and(|flow| flow.transport == Transport::Tcp);
     let reason = s.event.drop_reason.as_deref();
-    if tcp { reason.is_some_and(is_refused_segment) } else { reason != Some("QUEUE_PURGE") }
+    if tcp {
+        reason.is_some_and(is_refused_segment)
+    } else {
+        // A refusal has its reason. Some kernels give none for what is purged (seen on 6.18).
+        !matches!(reason, Some("QUEUE_PURGE" | "NOT_SPECIFIED"))
+    }
 }
 
 /// What TCP says of a segment that its socket would have taken (include/net/dropreason-core.h): a filter said no, there
@@ -152,7 +157,8 @@ fn silence(sightings: &[Sighting], topology: &Topology, horizon: Horizon) -> End
         return Ending::unknown("the socket hooks are not in place, so that silence proves nothing");
     }
     // The newest part of an answer, unless it is already where it belongs (over TCP, the handshake's).
-    let reply = sightings.iter().rev().find(|s| is_part_of_an_answer(s));
+    // What was freed without having died is where it was seen before.
+    let reply = sightings.iter().rev().find(|s| is_part_of_an_answer(s) && s.event.hook != HookKind::Drop);
     if let Some(reply) = reply.filter(|s| s.event.hook != HookKind::SocketIn) {
         return lost(reply, Direction::Reply, topology);
     }

@@ -114,3 +114,19 @@ fn one_that_left_before_another_at_its_address_was_dropped_has_left() {
     events.push(dropped(SENT_AT[0] + 30, "TC_EGRESS"));
     assert_eq!(only(&events, &topology).ended, Ended::Dropped);
 }
+
+#[test]
+fn a_datagram_that_goes_with_its_socket_had_arrived() {
+    let ended = |reason: &str| {
+        let asked = Asked { port: 40_000, id: 7, start: 1_000_000_000, skb: SYNS_SKB };
+        let mut events = asked.healthy();
+        // An answer that is none, so that only its arrival counts.
+        events.iter_mut().filter(|event| event.skb != SYNS_SKB).for_each(|event| event.dns = None);
+        let mut freed = Event { hook: HookKind::Drop, time_ns: 2_000_000_000, ..events[6].clone() };
+        freed.drop_reason = Some(reason.into());
+        events.push(freed);
+        only(&events, &topology()).ended
+    };
+    assert_eq!((ended("NOT_SPECIFIED"), ended("QUEUE_PURGE")), (Ended::Unanswered, Ended::Unanswered));
+    assert_eq!(ended("SOCKET_RCVBUFF"), Ended::Dropped);
+}

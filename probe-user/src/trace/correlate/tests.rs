@@ -1,7 +1,5 @@
 use std::net::SocketAddr;
 
-use proptest::prelude::*;
-
 use super::*;
 use crate::{
     ended::Ended,
@@ -94,7 +92,7 @@ impl Asked {
     }
 
     /// The seven sightings of a healthy query.
-    fn healthy(self) -> Vec<Event> {
+    pub(super) fn healthy(self) -> Vec<Event> {
         let pod = self.pod();
         let mut events = self.out_of_the_pod();
         let mut at_server = self.event(19, HookKind::SocketIn, (NODE, LXC), &pod, TARGET, false);
@@ -108,7 +106,7 @@ impl Asked {
     }
 
     /// Out through the one external device, as the node.
-    fn leaked(self) -> Vec<Event> {
+    pub(super) fn leaked(self) -> Vec<Event> {
         let pod = self.pod();
         let node = format!("192.168.77.2:{}", self.port);
         let mut events = self.out_of_the_pod();
@@ -118,7 +116,7 @@ impl Asked {
     }
 
     /// What a server outside makes of it.
-    fn answered_from_outside(self) -> Vec<Event> {
+    pub(super) fn answered_from_outside(self) -> Vec<Event> {
         let node = format!("192.168.77.2:{}", self.port);
         vec![
             self.event(500, HookKind::Ingress, (NODE, ETH0), TARGET, &node, true),
@@ -126,7 +124,7 @@ impl Asked {
         ]
     }
 
-    fn dropped(self) -> Vec<Event> {
+    pub(super) fn dropped(self) -> Vec<Event> {
         let mut events = self.out_of_the_pod();
         let mut drop = self.event(13, HookKind::Drop, (NODE, LXC), &self.pod(), TARGET, false);
         drop.drop_reason = Some("TC_INGRESS".into());
@@ -138,7 +136,7 @@ impl Asked {
 
 const ONE: Asked = Asked { port: 41334, id: 7, start: 1_000_000_000, skb: 0xffff_0000 };
 
-fn at_last(events: &[Event]) -> Vec<PacketTrace> {
+pub(super) fn at_last(events: &[Event]) -> Vec<PacketTrace> {
     correlate(events, &topology(), Horizon { now_ns: 10_000_000_000, last: true })
 }
 
@@ -394,21 +392,27 @@ fn a_port_unreachable_from_beyond_the_node_does_not_hide_the_leak() {
 }
 
 /// A stream in order of time, looked at every 20 ms.
-fn live(events: &[Event]) -> Vec<PacketTrace> {
+pub(super) fn live(events: &[Event]) -> Vec<PacketTrace> {
+    finished(events).into_iter().map(|finished| finished.trace).collect()
+}
+
+/// The same, with the events of each.
+pub(super) fn finished(events: &[Event]) -> Vec<Finished> {
     let mut sorted = events.to_vec();
     sorted.sort_by_key(|event| event.time_ns);
     let (mut correlator, mut ended, mut looked_ns) = (Correlator::default(), Vec::new(), 0);
     for event in &sorted {
         if event.time_ns > looked_ns + 20_000_000 {
             looked_ns = event.time_ns;
-            ended.extend(correlator.take_ended(&topology(), Horizon { now_ns: looked_ns, last: false }));
+            ended.extend(correlator.take_finished(&topology(), Horizon { now_ns: looked_ns, last: false }));
         }
         correlator.push(event.clone(), &topology());
     }
-    ended.extend(correlator.take_ended(&topology(), Horizon { now_ns: u64::MAX, last: true }));
+    ended.extend(correlator.take_finished(&topology(), Horizon { now_ns: u64::MAX, last: true }));
     assert_eq!(correlator.open(), 0);
-    assert!(correlator.joiner.by_key.is_empty() && correlator.joiner.by_ends.is_empty(), "ends are left behind");
-    assert!(correlator.joiner.by_skb.is_empty(), "packets are left behind");
+    let Joiner { by_key, by_ends, waiting, by_skb, .. } = &correlator.joiner;
+    assert!(by_key.is_empty() && by_ends.is_empty() && waiting.is_empty(), "ends are left behind");
+    assert!(by_skb.is_empty(), "packets are left behind");
     ended
 }
 
@@ -420,69 +424,4 @@ fn a_stream_hands_out_each_transaction_once_and_forgets_it() {
     events.extend(Asked { start: ONE.start + 7_000_000_000, skb: 0xffff_9000, ..ONE }.dropped());
     let ended: Vec<_> = live(&events).iter().map(|trace| (trace.id, trace.ended)).collect();
     assert_eq!(ended, [(1, Ended::Answered), (2, Ended::Leaked), (3, Ended::Dropped)]);
-}
-
-/// N transactions of different kinds on different ports, some with the same id.
-fn mixture() -> impl Strategy<Value = Vec<(Asked, Vec<Event>)>> {
-    prop::collection::vec((0_u8..4, 0_u16..3, 0_u64..5_000), 1..12).prop_map(|kinds| {
-        kinds
-            .into_iter()
-            .enumerate()
-            .map(|(n, (kind, id, delay))| {
-                let n = u16::try_from(n).expect("few");
-                let asked = Asked {
-                    port: 40_000 + n,
-                    id,
-                    start: 1_000_000_000 + delay * 1000,
-                    skb: 0xffff_0000 + u64::from(n) * 0x100,
-                };
-                let events = match kind {
-                    0 => asked.healthy(),
-                    1 => asked.dropped(),
-                    2 => asked.leaked(),
-                    _ => [asked.leaked(), asked.answered_from_outside()].concat(),
-                };
-                (asked, events)
-            })
-            .collect()
-    })
-}
-
-proptest! {
-    #[test]
-    fn any_interleaving_gives_the_same_transactions(mixture in mixture(), seed in any::<u64>()) {
-        let events: Vec<Event> = mixture.iter().flat_map(|(_, events)| events.clone()).collect();
-        let mut shuffled = events.clone();
-        shuffled.sort_by_key(|event| (event.time_ns ^ event.skb ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let (straight, mixed) = (at_last(&events), at_last(&shuffled));
-        prop_assert_eq!(straight.len(), mixture.len());
-        let ends = |traces: &[PacketTrace]| {
-            let mut ends: Vec<_> = traces.iter().map(|t| (t.flow.src.port(), t.ended, t.hops.len())).collect();
-            ends.sort_unstable();
-            ends
-        };
-        prop_assert_eq!(ends(&live(&events)), ends(&straight), "live differs");
-        prop_assert_eq!(straight, mixed);
-    }
-
-    #[test]
-    fn duplicated_and_missing_events_never_join_two_transactions(
-        mixture in mixture(),
-        fate in prop::collection::vec(0_u8..3, 100),
-    ) {
-        let events: Vec<Event> = mixture
-            .iter()
-            .flat_map(|(_, events)| events.clone())
-            .zip(fate.into_iter().cycle())
-            .flat_map(|(event, copies)| vec![event; usize::from(copies)])
-            .collect();
-        for trace in at_last(&events) {
-            let ports: std::collections::BTreeSet<u16> = trace
-                .hops
-                .iter()
-                .map(|hop| if hop.src == addr(TARGET) { hop.dst.port() } else { hop.src.port() })
-                .collect();
-            prop_assert_eq!(ports.len(), 1, "{:#?}", trace);
-        }
-    }
 }
