@@ -14,12 +14,14 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(all(feature = "probe", target_os = "linux"))]
 mod gather;
+mod kubernetes;
 mod talos;
 
+pub use kubernetes::{ClusterPod, Kubernetes};
 pub use talos::{Talos, TalosAddress, TalosCache, TalosHostDns, TalosUpstream};
 
 #[cfg(all(feature = "probe", target_os = "linux"))]
-pub use gather::{Sources, cilium_drops, gather, is_on_lo, refresh, translated_sources};
+pub use gather::{Cluster, Sources, cilium_drops, gather, is_on_lo, refresh, translated_sources};
 
 /// One fact: known, with its source (and what other sources say, where they differ), or unavailable and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -112,6 +114,9 @@ pub struct Facts {
     /// What Talos says, where files with its resources were given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub talos: Option<Talos>,
+    /// What the Kubernetes API says, where it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Kubernetes>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

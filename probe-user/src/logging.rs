@@ -14,7 +14,12 @@ pub fn init(global: &Global) {
         (false, 1) => LevelFilter::INFO,
         (false, _) => LevelFilter::DEBUG,
     };
-    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
+    let mut filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
+    // A Kubernetes API that refuses is a fact, and in the report; the client would call each answer an error.
+    let wanted = std::env::var("RUST_LOG").is_ok_and(|directives| directives.contains("kube"));
+    if let (false, Ok(directive)) = (wanted, "kube_client=off".parse()) {
+        filter = filter.add_directive(directive);
+    }
     // It fails only where a subscriber is already there, which then does the work.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -142,22 +142,44 @@ mod tests {
         assert!(names.iter().all(|name| workspace::root().join(format!("tests/tests/{name}.rs")).is_file()));
     }
 
+    /// What the command is built of.
+    fn packages(arguments: &[&str]) -> Vec<String> {
+        let mut tree = workspace::cargo("tree");
+        tree.args(["--package", "probe-user", "--edges", "normal,build", "--prefix", "none"]).args(arguments);
+        let output = tree.output().expect("cargo runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+    }
+
     /// What needs a kernel, or a compiler for it, comes with the `probe` feature alone.
     #[test]
     fn without_the_probe_nothing_of_ebpf_is_built() {
-        let packages = |arguments: &[&str]| -> Vec<String> {
-            let mut tree = workspace::cargo("tree");
-            tree.args(["--package", "probe-user", "--edges", "normal,build", "--prefix", "none"]).args(arguments);
-            let output = tree.output().expect("cargo runs");
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            let text = String::from_utf8(output.stdout).expect("UTF-8");
-            text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
-        };
-        let of_the_probe = ["aya", "aya-obj", "aya-build", "tokio", "nix", "rtnetlink", "hickory-proto"];
+        let of_the_probe =
+            ["aya", "aya-obj", "aya-build", "tokio", "nix", "rtnetlink", "hickory-proto", "kube", "hyper", "rustls"];
         let (with, without) = (packages(&[]), packages(&["--no-default-features"]));
         for name in of_the_probe {
             assert!(with.iter().any(|package| package == name), "{name} is no dependency any more");
             assert!(!without.iter().any(|package| package == name), "{name} is built without the probe too");
+        }
+    }
+
+    #[test]
+    fn without_the_kubernetes_feature_nothing_of_it_is_built() {
+        let of_kubernetes = ["kube", "kube-client", "k8s-openapi", "hyper", "rustls"];
+        let without = packages(&["--no-default-features", "--features", "probe"]);
+        assert!(without.iter().any(|package| package == "aya"));
+        for name in of_kubernetes {
+            assert!(!without.iter().any(|package| package == name), "{name}");
+        }
+    }
+
+    /// A static binary has no library of the system's.
+    #[test]
+    fn tls_comes_without_openssl() {
+        let with = packages(&[]);
+        for name in ["openssl", "openssl-sys", "native-tls", "aws-lc-rs"] {
+            assert!(!with.iter().any(|package| package == name), "{name}");
         }
     }
 

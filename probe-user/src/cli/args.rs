@@ -109,6 +109,7 @@ impl SourceArgs {
             host_root: self.host_root.clone(),
             btf: "/sys/kernel/btf/vmlinux".into(),
             talos_resources: self.talos_resources.clone(),
+            kubernetes: None,
         }
     }
 
@@ -123,6 +124,42 @@ impl SourceArgs {
     fn on_node(&self, path: &str) -> PathBuf {
         self.host_root.as_deref().unwrap_or(Path::new("/")).join(path)
     }
+}
+
+/// How the Kubernetes API is reached, which knows what Cilium will start with next time and where CoreDNS runs.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(next_help_heading = "Where to look")]
+pub struct KubernetesArgs {
+    /// Ask the Kubernetes API with this file, instead of with the service account of the pod that this runs in
+    /// [default: $KUBECONFIG if set; ~/.kube/config is not looked for]
+    #[arg(long, value_name = "PATH")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The namespace that Cilium is installed in [default: kube-system, or cilium where its ConfigMap is there]
+    #[arg(long, value_name = "NAME", value_parser = namespace)]
+    pub cilium_namespace: Option<String>,
+}
+
+impl KubernetesArgs {
+    /// The same, for the readers. `environment` is $KUBECONFIG.
+    #[cfg(all(feature = "probe", target_os = "linux"))]
+    #[must_use]
+    pub fn cluster(&self, environment: Option<&std::ffi::OsStr>) -> crate::facts::Cluster {
+        let listed = environment.map(|list| std::env::split_paths(list).filter(|path| !path.as_os_str().is_empty()));
+        let kubeconfigs = match &self.kubeconfig {
+            Some(path) => vec![path.clone()],
+            None => listed.into_iter().flatten().collect(),
+        };
+        crate::facts::Cluster { kubeconfigs, cilium_namespace: self.cilium_namespace.clone() }
+    }
+}
+
+/// A DNS label (RFC 1123), as names of namespaces are.
+fn namespace(text: &str) -> Result<String, String> {
+    let is_label = (1..=63).contains(&text.len())
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    is_label.then(|| text.to_owned()).ok_or_else(|| "a namespace has lower-case letters, digits and dashes".into())
 }
 
 /// Where a report goes, and in which form.
@@ -272,6 +309,25 @@ mod tests {
         assert_eq!(args.sources.cilium_socket(), Path::new("/host/run/cilium/cilium.sock"));
         assert_eq!(args.sources.bpf_root(), Path::new("/bpf"));
         assert_eq!(args.sources.proc_root(), Path::new("/proc"));
+    }
+
+    #[test]
+    fn a_kubeconfig_that_is_named_wins_over_the_environment() {
+        let kubeconfigs = |line: &[&str], environment: Option<&str>| {
+            let cluster = check(line).expect("valid").kubernetes.cluster(environment.map(AsRef::as_ref));
+            cluster.kubeconfigs.iter().map(|path| path.display().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(kubeconfigs(&[], None), [""; 0]);
+        assert_eq!(kubeconfigs(&[], Some("")), [""; 0]);
+        assert_eq!(kubeconfigs(&[], Some("/a:/b:")), ["/a", "/b"]);
+        assert_eq!(kubeconfigs(&["--kubeconfig", "/c"], Some("/a:/b")), ["/c"]);
+        assert_eq!(
+            check(&["--cilium-namespace", "cilium-1"]).unwrap().kubernetes.cilium_namespace.unwrap(),
+            "cilium-1"
+        );
+        for namespace in ["", "Cilium", "a/b", "-a", "..", "a?b"] {
+            assert!(check(&[&format!("--cilium-namespace={namespace}")]).is_err(), "{namespace}");
+        }
     }
 
     #[test]

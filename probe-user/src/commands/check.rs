@@ -10,13 +10,14 @@ use crate::{
     check::{self, Options, Progress},
     cli::{
         Global,
-        args::{OutputArgs, SourceArgs, TargetArgs, VantageArg},
+        args::{KubernetesArgs, OutputArgs, SourceArgs, TargetArgs, VantageArg},
     },
     commands::{
         Exit,
         what_if::{self, WhatIfArgs},
     },
-    facts, printer,
+    facts::{self, Sources},
+    printer,
     query::NamedVantage,
     target::HOST_DNS_V6,
 };
@@ -53,6 +54,8 @@ pub struct CheckArgs {
     pub output: OutputArgs,
     #[command(flatten)]
     pub sources: SourceArgs,
+    #[command(flatten)]
+    pub kubernetes: KubernetesArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -93,8 +96,10 @@ pub fn run(args: &CheckArgs, global: &Global) -> anyhow::Result<Exit> {
 }
 
 fn options(args: &CheckArgs) -> Options {
+    let sources = args.sources.sources(args.target.targets(facts::is_on_lo(HOST_DNS_V6)));
+    let cluster = args.kubernetes.cluster(std::env::var_os("KUBECONFIG").as_deref());
     Options {
-        sources: args.sources.sources(args.target.targets(facts::is_on_lo(HOST_DNS_V6))),
+        sources: Sources { kubernetes: Some(cluster), ..sources },
         named: args.vantage.iter().map(|arg| NamedVantage::new(arg.netns.clone(), arg.name.clone())).collect(),
         interfaces: args.interface.clone(),
         all_interfaces: args.all_interfaces,

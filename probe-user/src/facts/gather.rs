@@ -19,6 +19,7 @@ mod corefile;
 mod firewall;
 mod http;
 mod kernel;
+mod kubernetes;
 mod layout;
 mod maps;
 mod network;
@@ -31,6 +32,8 @@ mod settings;
 mod sockets;
 mod state;
 mod talos;
+
+pub use kubernetes::Cluster;
 
 /// Where facts are looked for, and about which addresses.
 #[derive(Clone, Debug)]
@@ -53,6 +56,8 @@ pub struct Sources {
     pub btf: PathBuf,
     /// Output of `talosctl get`; none: nothing is known from Talos.
     pub talos_resources: Vec<PathBuf>,
+    /// None: the Kubernetes API is not asked.
+    pub kubernetes: Option<Cluster>,
 }
 
 impl Default for Sources {
@@ -68,6 +73,7 @@ impl Default for Sources {
             host_root: None,
             btf: "/sys/kernel/btf/vmlinux".into(),
             talos_resources: Vec::new(),
+            kubernetes: None,
         }
     }
 }
@@ -85,7 +91,7 @@ const READER_LIMIT: Duration = Duration::from_secs(3);
 
 /// Gathers everything, in the network namespace of the caller: the node's.
 pub async fn gather(sources: &Sources) -> Facts {
-    let (kernel, network, processes, firewall, cilium, talos, agent) = tokio::join!(
+    let (kernel, network, processes, firewall, cilium, talos, agent, kubernetes) = tokio::join!(
         on_thread(sources, "kernel", kernel::read),
         on_thread(sources, "network", network::read),
         on_thread(sources, "processes", of_processes),
@@ -93,6 +99,7 @@ pub async fn gather(sources: &Sources) -> Facts {
         on_thread(sources, "maps", of_cilium),
         on_thread(sources, "Talos' resources", |s| talos::Dump::read(&s.talos_resources)),
         agent::Agent::ask(&sources.cilium_socket),
+        of_kubernetes(sources),
     );
     let mut facts = Facts::default();
     match network {
@@ -100,7 +107,11 @@ pub async fn gather(sources: &Sources) -> Facts {
         Err(why) => tracing::warn!("{why}"),
     }
     match processes {
-        Ok(found) => {
+        Ok(mut found) => {
+            if let Some(kubernetes) = &kubernetes {
+                kubernetes.add_to(&mut found.settings);
+                kubernetes.complete(&mut found.coredns, &found.pods, &found.pod_resolv_conf);
+            }
             facts.network.pod_resolv_conf = found.pod_resolv_conf;
             facts.listeners = found.listeners;
             facts.pods = found.pods;
@@ -109,8 +120,12 @@ pub async fn gather(sources: &Sources) -> Facts {
             facts.cilium.settings = found.settings.fact();
         }
         Err(why) => {
-            facts.cilium = agent.facts(&settings::AllSettings::default());
-            facts.cilium.settings = Fact::unavailable(&why, settings::SOURCE);
+            let mut settings = settings::AllSettings { unread: vec![why.clone()], ..Default::default() };
+            if let Some(kubernetes) = &kubernetes {
+                kubernetes.add_to(&mut settings);
+            }
+            facts.cilium = agent.facts(&settings);
+            facts.cilium.settings = settings.fact();
             facts.listeners = Fact::unavailable(&why, "sock_diag");
             facts.pods = Fact::unavailable(&why, pods::SOURCE);
             facts.coredns = Fact::unavailable(&why, pods::SOURCE);
@@ -128,6 +143,7 @@ pub async fn gather(sources: &Sources) -> Facts {
             Err(why) => super::Talos::unknown(&why, "--talos-resources"),
         });
     }
+    facts.kubernetes = kubernetes.map(kubernetes::Found::facts);
     facts.firewall = firewall.unwrap_or_else(|why| Fact::unavailable(why, "nf_tables"));
     let of_cilium = cilium.inspect_err(|why| tracing::warn!("{why}"));
     if let Ok((of_maps, skip_fib, pinned)) = of_cilium {
@@ -140,6 +156,17 @@ pub async fn gather(sources: &Sources) -> Facts {
         facts.cilium.devices = devices(facts.cilium.devices, pinned);
     }
     facts
+}
+
+/// None: it is not asked for.
+async fn of_kubernetes(sources: &Sources) -> Option<kubernetes::Found> {
+    let cluster = sources.kubernetes.clone()?;
+    // The thread keeps the limit by itself, but for a file system that hangs.
+    let late = kubernetes::LIMIT + Duration::from_millis(100);
+    let asked = on_thread(sources, kubernetes::SOURCE, move |_| kubernetes::Found::ask(&cluster));
+    let found = tokio::time::timeout(late, asked).await;
+    let found = found.unwrap_or_else(|_| Err(format!("no answer within {late:?}")));
+    Some(found.unwrap_or_else(|why| kubernetes::Found::unknown(&why, kubernetes::SOURCE)))
 }
 
 /// The address is on `lo` of the caller's network namespace: asked before anything is gathered, as it decides what is.

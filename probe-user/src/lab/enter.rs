@@ -35,6 +35,12 @@ pub fn spawn(lab: &Standing, pod: Option<&str>, mut command: Command) -> Result<
         File::open(&path).map_err(Error::io(format!("cannot open {}", path.display())))
     };
     let pids = open(&node_proc, "pid")?;
+    // A lab is in no cluster, whatever its caller is in.
+    for variable in ["KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"] {
+        if command.get_envs().all(|(name, _)| name != variable) {
+            command.env_remove(variable);
+        }
+    }
     // The mount namespace last: it takes the paths away.
     let mut namespaces = Vec::new();
     for (kind, flag) in [

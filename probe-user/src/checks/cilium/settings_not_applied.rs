@@ -12,7 +12,9 @@ Cilium's settings and what its agent does differ: the change has not been applie
 
 The agent reads its settings when it starts. After a change of the ConfigMap (or a Helm upgrade
 without rollOutCiliumPods) it goes on with the old ones until its pod is restarted on this very
-node.
+node. What it will read next time is known from the ConfigMap: where the Kubernetes API was asked
+(in the DaemonSet, or with --kubeconfig), or a directory was named (--cilium-config-dir). Keys that
+a CiliumNodeConfig sets, or the agent's own arguments and environment, are left out.
 
 By hand: compare `kubectl -n kube-system get configmap cilium-config -o yaml` with
 `cilium-dbg config --all` in the agent's pod on this node.

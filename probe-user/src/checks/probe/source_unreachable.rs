@@ -1,7 +1,10 @@
 //! HDP006 source-unreachable: something that could have told was not readable.
 
 use crate::checks::{Case, Check, Finding, Severity, code::Code};
-use crate::{facts::Fact, predict::cilium};
+use crate::{
+    facts::{Fact, Kubernetes},
+    predict::cilium,
+};
 
 pub(in crate::checks) const CHECK: Check = Check { code: Code::SourceUnreachable, explain: EXPLAIN, run };
 
@@ -17,7 +20,8 @@ By hand: `curl --unix-socket /var/run/cilium/cilium.sock http://localhost/v1/hea
 
 Fix: the finding names each source and its error. Usual reasons: /var/run/cilium or /sys/fs/bpf is
 not mounted into the probe's container, the agent is restarting, or a path differs
-(--cilium-socket, --bpf-root, --proc-root, --host-root).
+(--cilium-socket, --bpf-root, --proc-root, --host-root). Where the Kubernetes API refuses, the
+service account lacks a right: those that are needed stand in deploy/daemonset.yaml.
 
 Versions: the agent's API is read as 1.15 and as 1.16 and later shape it.
 ";
@@ -37,6 +41,9 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         note(&mut missing, "Cilium's agent", &facts.cilium.version);
         facts.cilium.lxc.values().for_each(|entry| note(&mut missing, "cilium_lxc", entry));
     }
+    if let Some(kubernetes) = &facts.kubernetes {
+        kubernetes_api(&mut missing, kubernetes, cilium_here);
+    }
     if missing.is_empty() {
         return Vec::new();
     }
@@ -48,6 +55,18 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         "Some sources of facts could not be read."
     };
     vec![Finding::new(Code::SourceUnreachable, severity, title).evidences(missing)]
+}
+
+/// Everything of the API fails for one reason, or each for its own.
+fn kubernetes_api(missing: &mut Vec<String>, kubernetes: &Kubernetes, cilium_here: bool) {
+    if kubernetes.server.get().is_none() {
+        return note(missing, "cluster", &kubernetes.server);
+    }
+    if cilium_here {
+        note(missing, "ConfigMap cilium-config", &kubernetes.cilium_config);
+    }
+    note(missing, "ConfigMap coredns", &kubernetes.corefile);
+    note(missing, "CoreDNS' pods", &kubernetes.coredns_pods);
 }
 
 fn note<T>(missing: &mut Vec<String>, what: &str, fact: &Fact<T>) {
@@ -69,6 +88,21 @@ mod tests {
         assert_eq!(scene.finding("HDP006").unwrap().severity, Severity::Info);
         let scene = Scene::new().facts(|f| f.cilium.version = Fact::unavailable("connection refused", "cilium.sock"));
         assert_eq!(scene.finding("HDP006").unwrap().severity, Severity::Warn);
+    }
+
+    #[test]
+    fn the_kubernetes_api_is_missed_only_where_it_could_have_been_asked() {
+        let with = |kubernetes: Kubernetes| Scene::new().facts(|f| f.kubernetes = Some(kubernetes)).finding("HDP006");
+        let unknown =
+            |why: &str, source: &str| Kubernetes { server: Fact::unavailable(why, source), ..Default::default() };
+        assert_eq!(with(unknown("not in a cluster and no --kubeconfig", "")), None);
+        let refused = with(unknown("connection refused", "Kubernetes API")).unwrap();
+        assert_eq!(refused.severity, Severity::Info);
+        assert_eq!(refused.evidence, ["cluster (Kubernetes API): connection refused"]);
+        let forbidden = || Fact::unavailable("403", "Kubernetes API");
+        let server = Fact::known("10.96.0.1:443".into(), "its configuration");
+        let partly = Kubernetes { server, corefile: forbidden(), ..Kubernetes::default() };
+        assert_eq!(with(partly).unwrap().evidence, ["ConfigMap coredns (Kubernetes API): 403"]);
     }
 
     #[test]

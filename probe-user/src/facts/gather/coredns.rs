@@ -1,9 +1,9 @@
 //! What the CoreDNS processes of this node forward `.` to: their Corefiles, read through /proc as they see them.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use super::{corefile, processes::Process, resolv};
-use crate::facts::{Corefile, Fact};
+use crate::facts::{Corefile, Fact, Forward, ResolvConf};
 
 /// Reads the Corefile of each process; `names` are the pods they run in.
 pub(super) fn read<'a>(running: impl IntoIterator<Item = (&'a Process, String)>, source: &str) -> Fact<Vec<Corefile>> {
@@ -63,9 +63,55 @@ fn read_text(process: &Process, pod: &str, path: &str, text: &str) -> (Corefile,
             }
         }
     }
+    (Corefile { pod: pod.into(), path: path.into(), forwards_to: of_root(&forwards), forwards }, doubts)
+}
+
+/// Whom `.` is forwarded to.
+fn of_root(forwards: &[Forward]) -> Vec<String> {
     let of_root = forwards.iter().filter(|forward| forward.zone.split(' ').any(|zone| zone == "."));
-    let forwards_to = of_root.flat_map(|forward| forward.to.clone()).collect();
-    (Corefile { pod: pod.into(), path: path.into(), forwards_to, forwards }, doubts)
+    of_root.flat_map(|forward| forward.to.clone()).collect()
+}
+
+/// The Corefile in a ConfigMap, and what is not sure of it; none where it has no such key. `resolv_conf` is what pods
+/// with dnsPolicy Default have as /etc/resolv.conf.
+pub(super) fn of_config_map(
+    name: &str,
+    data: &BTreeMap<String, String>,
+    resolv_conf: Option<&ResolvConf>,
+) -> Option<(Corefile, Vec<String>)> {
+    let text = data.get("Corefile")?;
+    let corefile::Parsed { mut forwards, mut doubts } = corefile::parse(text, &InConfigMap(data));
+    if text.contains("{$") || text.contains("{%") {
+        doubts.push("it has variables, whose values the API does not tell".into());
+    }
+    for forward in &mut forwards {
+        let written = std::mem::take(&mut forward.to);
+        for target in written {
+            match resolv_conf {
+                Some(conf) if target == "/etc/resolv.conf" => {
+                    doubts.push(format!("{target}: taken for the kubelet's, as with dnsPolicy Default"));
+                    forward.to.extend(conf.nameservers.iter().cloned());
+                }
+                _ => forward.to.push(target),
+            }
+        }
+    }
+    let path = format!("ConfigMap {name}");
+    Some((Corefile { pod: String::new(), path, forwards_to: of_root(&forwards), forwards }, doubts))
+}
+
+/// A ConfigMap knows its own keys alone.
+struct InConfigMap<'a>(&'a BTreeMap<String, String>);
+
+impl corefile::Surroundings for InConfigMap<'_> {
+    fn variable(&self, _name: &str) -> Option<String> {
+        None
+    }
+
+    fn files(&self, import: &str) -> Result<Vec<String>, String> {
+        let text = self.0.get(import).ok_or("it is not in the ConfigMap")?;
+        Ok(vec![text.clone()])
+    }
 }
 
 /// What a Corefile refers to, as its process sees it.

@@ -1,7 +1,12 @@
-//! Cilium's settings as it was given them: the keys of its ConfigMap, as files. The agent's own directory has what it
-//! started with; one that is named may have what it will start with next time, and the two may differ.
+//! Cilium's settings as it was given them: the keys of its ConfigMap, as files or through the Kubernetes API. The agent's
+//! own directory has what it started with; one that is named, and the API, may have what it will start with next time,
+//! and the two may differ.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::Path,
+};
 
 use super::processes::{Process, read_file};
 use crate::facts::Fact;
@@ -20,12 +25,16 @@ pub(super) struct Settings {
     place: String,
     /// The agent's own: what it does not name has the agent's default.
     complete: bool,
+    /// Keys of which this set does not know what holds on this node.
+    unsure: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Setting {
     value: String,
     source: String,
+    /// From the environment or an argument, which win over any file, next time too.
+    wins: bool,
 }
 
 impl Settings {
@@ -35,6 +44,28 @@ impl Settings {
     /// The directory cannot be read, or has nothing in it.
     pub(super) fn of_directory(directory: &Path) -> Result<Self, String> {
         Self::read(&directory.display().to_string(), fs::read_dir(directory), |name| read_file(&directory.join(name)))
+    }
+
+    /// A ConfigMap through the API. Of the keys `per_node` it has the word for some nodes only.
+    ///
+    /// # Errors
+    /// It has nothing in it.
+    pub(super) fn of_config_map(
+        place: String,
+        data: &BTreeMap<String, String>,
+        per_node: &[String],
+    ) -> Result<Self, String> {
+        let kept = data.iter().filter(|(_, value)| value.len() as u64 <= MAX_VALUE).take(MAX_FILES);
+        let setting = |key: &str, value: &str| Setting {
+            value: value.trim().to_owned(),
+            source: format!("{key} in {place}"),
+            wins: false,
+        };
+        let by_key: BTreeMap<_, _> = kept.map(|(key, value)| (key.clone(), setting(key, value))).collect();
+        if by_key.is_empty() {
+            return Err(format!("{place} has no settings in it"));
+        }
+        Ok(Self { by_key, place, complete: false, unsure: per_node.iter().cloned().collect() })
     }
 
     /// What the agent was started with: its `--config-dir`, then its environment, then its arguments, which win
@@ -65,7 +96,7 @@ impl Settings {
             Err(_) => Self { place, ..Self::default() },
         };
         for (key, value, source) in overrides {
-            settings.by_key.insert(key, Setting { value: value.trim().to_owned(), source });
+            settings.by_key.insert(key, Setting { value: value.trim().to_owned(), source, wins: true });
         }
         Ok(Self { complete: true, ..settings })
     }
@@ -84,7 +115,7 @@ impl Settings {
             match value(&name) {
                 Ok(text) if text.len() as u64 <= MAX_VALUE => {
                     let source = format!("{name} in {place}");
-                    by_key.insert(name, Setting { value: text.trim().to_owned(), source });
+                    by_key.insert(name, Setting { value: text.trim().to_owned(), source, wins: false });
                 }
                 Ok(_) => {}
                 Err(e) => refused = Some(format!("{name} in {place}: {e}")),
@@ -93,7 +124,7 @@ impl Settings {
         match (by_key.is_empty(), refused) {
             (true, Some(why)) => Err(why),
             (true, None) => Err(format!("{place} has no settings in it")),
-            (false, _) => Ok(Self { by_key, place: place.to_owned(), complete: false }),
+            (false, _) => Ok(Self { by_key, place: place.to_owned(), ..Self::default() }),
         }
     }
 
@@ -109,12 +140,17 @@ impl Settings {
 }
 
 /// What each of several sets says of a key, as text and where it was read. One that does not name it says the agent's
-/// default, where it is the agent's own or where another one names the key: then it was taken out.
+/// default, where it is the agent's own or where another one names the key: then it was taken out. Where the agent's
+/// environment or arguments name the key, nobody else has a word.
 pub(super) fn say<'a>(sets: &'a [Settings], key: &str) -> impl Iterator<Item = Option<(&'a str, String)>> {
     let named = sets.iter().any(|set| set.get(key).is_some());
     let default = default_of(key);
+    let decided = sets.iter().any(|set| set.by_key.get(key).is_some_and(|setting| setting.wins));
     let key = key.to_owned();
     sets.iter().map(move |set| {
+        if set.unsure.contains(&key) || (decided && !set.complete) {
+            return None;
+        }
         set.get(&key).or_else(|| {
             let default = default.filter(|_| named || set.complete)?;
             Some((default, format!("default, as {} has no {key}", set.place)))

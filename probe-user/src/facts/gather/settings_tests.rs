@@ -92,3 +92,27 @@ fn a_pipe_and_an_empty_directory_do_not_stop_it() {
     let all = AllSettings::find(Some(&dir.path().join("missing")), None);
     assert!(all.sets.is_empty() && all.unread[0].contains("No such file"), "{all:?}");
 }
+
+#[test]
+fn a_config_map_has_no_word_where_something_else_decides() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = [("routing-mode", "tunnel"), ("local-max-addr-scope", "252"), ("mtu", "1500")];
+    let process = agent(dir.path(), "cilium-agent\0--routing-mode=native\0", "", &keys);
+    let data = [("routing-mode", "tunnel"), ("local-max-addr-scope", "254"), ("enable-endpoint-routes", "true")];
+    let data = data.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let sets = |per_node: &[String]| {
+        [
+            Settings::of_agent(&process).unwrap(),
+            Settings::of_config_map("ConfigMap kube-system/cilium-config".into(), &data, per_node).unwrap(),
+        ]
+    };
+    let values = |sets: &[Settings], key| said(sets, key).into_iter().map(|(value, _)| value).collect::<Vec<_>>();
+    // An argument of the agent wins after a restart too.
+    assert_eq!(values(&sets(&[]), "routing-mode"), ["native"]);
+    assert_eq!(values(&sets(&[]), "local-max-addr-scope"), ["252", "254"]);
+    let source = said(&sets(&[]), "local-max-addr-scope").remove(1).1;
+    assert_eq!(source, "local-max-addr-scope in ConfigMap kube-system/cilium-config");
+    assert_eq!(values(&sets(&[]), "enable-endpoint-routes"), ["false", "true"]);
+    // A CiliumNodeConfig sets it for some nodes.
+    assert_eq!(values(&sets(&["local-max-addr-scope".to_owned()]), "local-max-addr-scope"), ["252"]);
+}

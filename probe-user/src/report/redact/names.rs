@@ -40,6 +40,19 @@ impl Names {
             kinds.extend("namespace", pod.namespace.as_deref());
             kinds.extend("container", pod.container.as_deref());
         }
+        if let Some(kubernetes) = &facts.kubernetes {
+            for pod in kubernetes.coredns_pods.get().into_iter().flatten() {
+                kinds.extend("node", pod.node.as_deref());
+                kinds.add("pod", &pod.name);
+                kinds.add("namespace", &pod.namespace);
+            }
+            for map in [&kubernetes.cilium_config, &kubernetes.corefile] {
+                kinds
+                    .extend("namespace", map.get().and_then(|map| map.split_once('/')).map(|(namespace, _)| namespace));
+            }
+            let host = kubernetes.server.get().and_then(|server| server.rsplit_once(':')).map(|(host, _)| host);
+            kinds.extend("server", host.filter(|host| !is_address(host)));
+        }
         for conf in [&facts.network.resolv_conf, &facts.network.pod_resolv_conf] {
             for domain in conf.get().into_iter().flat_map(|conf| &conf.search) {
                 kinds.add("domain", domain);
@@ -99,6 +112,10 @@ impl Names {
     }
 }
 
+fn is_address(host: &str) -> bool {
+    host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok()
+}
+
 /// By kind, each name with what stands for it: `pod-2`.
 #[derive(Default)]
 struct Kinds<'a>(BTreeMap<&'static str, Vec<(&'a str, String)>>);
@@ -154,6 +171,30 @@ mod tests {
         report.facts.talos = Some(crate::facts::Talos { node, ..crate::facts::Talos::default() });
         let text = serde_json::to_string(&crate::report::redact::redact(&report).expect("a report")).expect("JSON");
         assert!(!text.contains("corp.internal"), "{text}");
+    }
+
+    #[test]
+    fn nothing_of_the_cluster_remains() {
+        use crate::facts::{ClusterPod, Fact, Kubernetes};
+        let mut report = examples::leak();
+        let pod = ClusterPod {
+            namespace: "dns-ns".into(),
+            name: "coredns-55cb5f7d-abcde".into(),
+            node: Some("worker-9.corp.internal".into()),
+            ready: true,
+            host_network: false,
+        };
+        report.facts.kubernetes = Some(Kubernetes {
+            server: Fact::known("api.corp.example:6443".into(), "its configuration"),
+            cilium_config: Fact::known("net-ns/cilium-config".into(), "Kubernetes API"),
+            coredns_pods: Fact::known(vec![pod], "Kubernetes API"),
+            ..Kubernetes::default()
+        });
+        let text = serde_json::to_string(&crate::report::redact::redact(&report).expect("a report")).expect("JSON");
+        for secret in ["corp", "55cb5f7d", "dns-ns", "net-ns"] {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+        assert!(text.contains("/cilium-config") && text.contains(":6443"), "{text}");
     }
 
     #[test]
