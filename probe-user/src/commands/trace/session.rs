@@ -339,9 +339,11 @@ impl Session {
             };
             self.topology.pods.iter().any(of)
         };
+        let is_there = |name: &str| nix::net::if_::if_nametoindex(name).is_ok();
         let uncovered = self.topology.devices.iter().filter(|device| match device.role {
             DeviceRole::Other => false,
-            DeviceRole::Pod => asked(&device.name) && !hooked(&device.name),
+            // One that has gone took its hooks along.
+            DeviceRole::Pod => asked(&device.name) && !hooked(&device.name) && is_there(&device.name),
             _ => !known(&device.name),
         });
         Surroundings {
