@@ -41,7 +41,7 @@ fn exactly_the_sample_is_followed() {
             socket.recv(&mut [0; 512]).expect("an answer");
             asked += 1;
             let head = [message[0], message[1], message[2], message[3]];
-            if sample_hash(UDP, port, head) % ONE_IN == 0 {
+            if sample_hash(UDP, port, head).is_multiple_of(ONE_IN) {
                 sampled.insert((port, n * 1_301));
             }
         }

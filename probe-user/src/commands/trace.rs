@@ -1,5 +1,6 @@
 //! `hostdns-probe trace`: DNS transactions to and from the address, as they happen.
 
+mod coverage;
 mod losses;
 mod newcomers;
 mod reasons;

@@ -17,8 +17,8 @@ use aya::{
 use hostdns_probe_ebpf::{Counts, TCP, UDP, own_port_key};
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::devices::AskedFor;
 use self::devices::Devices;
+pub use self::devices::Outcome;
 use super::{
     EventCounts, Hook, attach, btf,
     event::Event,
@@ -255,8 +255,8 @@ impl Tracer {
 
     /// What became of the devices that [`Tracer::watch`] was asked for.
     #[must_use]
-    pub fn asked_for(&self) -> AskedFor {
-        self.devices.as_ref().map_or_else(AskedFor::default, Devices::asked_for)
+    pub fn outcomes(&self) -> Vec<(u32, Outcome)> {
+        self.devices.as_ref().map_or_else(Vec::new, Devices::outcomes)
     }
 
     /// All attach points so far, in the order in which they were tried.

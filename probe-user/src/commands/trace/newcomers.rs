@@ -4,17 +4,36 @@
 use std::collections::HashMap;
 
 use crate::trace::{
-    HookKind,
+    Flow, HookKind,
     event::{Event, Topology},
 };
 
 /// Packets between their socket and the node, at most. A packet is there for microseconds.
 const MAX_PACKETS: usize = 1024;
 
+/// How long a packet may take from its socket to the node: a neighbour lookup can hold it for a second.
+const ON_ITS_WAY_NS: u64 = 2_000_000_000;
+
+#[derive(Debug)]
+struct Packet {
+    /// The namespace that sent it.
+    netns: u64,
+    time_ns: u64,
+    flow: Option<Flow>,
+}
+
+impl Packet {
+    /// Addresses are recycled, and what was sent in another node's pod does not arrive here.
+    fn is(&self, event: &Event) -> bool {
+        let agree = self.flow.is_none() || event.flow.is_none() || self.flow == event.flow;
+        agree && event.time_ns.saturating_sub(self.time_ns) < ON_ITS_WAY_NS
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Newcomers {
-    /// Packets on their way, by their address in the kernel: the namespace that sent them.
-    packets: HashMap<u64, u64>,
+    /// Packets on their way, by their address in the kernel.
+    packets: HashMap<u64, Packet>,
     /// Device on the node's side.
     devices: HashMap<u64, u32>,
 }
@@ -28,7 +47,15 @@ impl Newcomers {
         if self.packets.len() >= MAX_PACKETS {
             self.packets.clear();
         }
-        self.packets.insert(event.skb, event.netns);
+        let packet = Packet { netns: event.netns, time_ns: event.time_ns, flow: event.flow };
+        self.packets.insert(event.skb, packet);
+    }
+
+    /// A namespace that is known sends something: at that address is no newcomer's packet any more.
+    pub(super) fn known_sends(&mut self, event: &Event) {
+        if event.hook == HookKind::SocketOut {
+            self.packets.remove(&event.skb);
+        }
     }
 
     /// The namespace and its device, where this event, in the node's namespace, joins them.
@@ -40,7 +67,7 @@ impl Newcomers {
         if device == 0 {
             return None;
         }
-        let netns = self.packets.remove(&event.skb)?;
+        let Packet { netns, .. } = self.packets.remove(&event.skb).filter(|packet| packet.is(event))?;
         self.devices.insert(netns, device);
         Some((netns, device))
     }
@@ -77,6 +104,28 @@ mod tests {
         assert_eq!((newcomers.device(7), newcomers.device(8)), (Some(5), Some(9)));
         newcomers.keep(|device| device == 5);
         assert_eq!((newcomers.device(7), newcomers.device(8)), (Some(5), None));
+    }
+
+    #[test]
+    fn another_packet_at_the_same_address_joins_nothing() {
+        let topology = Topology { node: 1, ..Topology::default() };
+        let from = |port: u16| Flow {
+            src: ([10, 0, 0, 1], port).into(),
+            dst: ([169, 254, 116, 108], 53).into(),
+            transport: crate::facts::Transport::Udp,
+        };
+        let sent = Event { flow: Some(from(1)), ..event(HookKind::SocketOut, 7, 100, 0) };
+        let other = Event { flow: Some(from(2)), ..event(HookKind::SocketIn, 1, 100, 5) };
+        let late = Event { flow: sent.flow, time_ns: ON_ITS_WAY_NS, ..other.clone() };
+        for event in [other, late] {
+            let mut newcomers = Newcomers::default();
+            newcomers.sends(&sent);
+            assert_eq!(newcomers.arrives(&event, &topology), None);
+        }
+        let mut newcomers = Newcomers::default();
+        newcomers.sends(&sent);
+        newcomers.known_sends(&event(HookKind::SocketOut, 8, 100, 0));
+        assert_eq!(newcomers.arrives(&event(HookKind::SocketIn, 1, 100, 5), &topology), None);
     }
 
     #[test]

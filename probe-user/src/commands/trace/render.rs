@@ -49,9 +49,8 @@ pub(super) struct Surroundings {
     pub(super) missing: Vec<String>,
     /// Devices without any hook.
     pub(super) uncovered: Vec<String>,
-    /// Pods that asked something, and those of them that were gone before their device was covered.
-    pub(super) pods: u64,
-    pub(super) too_late: u64,
+    /// Pods that asked something, and what became of their devices.
+    pub(super) pods: super::coverage::Counts,
     pub(super) sampled: Option<u32>,
 }
 
@@ -210,9 +209,14 @@ pub(super) fn summary(summary: &Summary, around: &Surroundings, out: &mut dyn Wr
     if !around.uncovered.is_empty() {
         writeln!(out, "  not covered: {}", escape::line(&around.uncovered.join(", ")))?;
     }
-    if around.too_late > 0 {
-        let (late, pods) = (around.too_late, around.pods);
-        writeln!(out, "  of {pods} pods that asked, {late} were gone before their device was covered")?;
+    let pods = around.pods;
+    let uncovered = [
+        (pods.too_late, "were gone before their device was covered"),
+        (pods.refused, "have a device that cannot be covered"),
+        (pods.waiting(), "had not been covered yet at the end"),
+    ];
+    for (count, what) in uncovered.into_iter().filter(|&(count, _)| count > 0) {
+        writeln!(out, "  of {} pods that asked, {count} {what}", pods.asked)?;
     }
     for hook in &around.missing {
         writeln!(out, "  not attached: {}", escape::line(hook))?;

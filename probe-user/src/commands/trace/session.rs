@@ -1,14 +1,16 @@
 //! The tracer at work: events in, transactions out, and pods followed as they come and go.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use tokio::task::JoinHandle;
 
-use super::{TraceArgs, losses::Losses, newcomers::Newcomers, reasons::Reasons, render::Surroundings};
+use super::{
+    TraceArgs, coverage::Coverage, losses::Losses, newcomers::Newcomers, reasons::Reasons, render::Surroundings,
+};
 use crate::{
     ended::Ended,
     facts::{self, Facts, Sources},
@@ -59,9 +61,7 @@ pub(super) struct Session {
     left: HashMap<u64, Instant>,
     /// The same for pods' devices.
     gone: HashMap<u32, Instant>,
-    /// Namespaces whose device was asked for, and how many there have been.
-    covered: HashSet<u64>,
-    pods_covered: u64,
+    coverage: Coverage,
     newcomers: Newcomers,
     /// There is a namespace without a name.
     unnamed: bool,
@@ -110,8 +110,7 @@ impl Session {
             topology,
             left: HashMap::new(),
             gone: HashMap::new(),
-            covered: HashSet::new(),
-            pods_covered: 0,
+            coverage: Coverage::default(),
             newcomers: Newcomers::default(),
             unnamed: false,
             absent,
@@ -158,7 +157,8 @@ impl Session {
             self.cover_device(netns, index);
         }
         let at_socket = matches!(event.hook, HookKind::SocketOut | HookKind::SocketIn);
-        if !at_socket || event.netns == 0 || event.netns == self.topology.node || self.covered.contains(&event.netns) {
+        if !at_socket || event.netns == 0 || event.netns == self.topology.node || self.coverage.knows(event.netns) {
+            self.newcomers.known_sends(event);
             return;
         }
         self.unnamed |= !self.topology.is_ours(event.netns);
@@ -172,17 +172,19 @@ impl Session {
 
     /// Hooks the device of a pod; one that is not known yet has just come.
     fn cover_device(&mut self, netns: u64, index: u32) {
-        if self.topology.device(index).is_none()
-            && let Ok(name) = nix::net::if_::if_indextoname(index)
-        {
+        if self.topology.device(index).is_none() {
+            let Ok(name) = nix::net::if_::if_indextoname(index) else {
+                self.coverage.add(netns, None);
+                return;
+            };
             let name = name.to_string_lossy().into_owned();
             let role = DeviceRole::Pod;
             let device = Device { index, name, role, stacked_on: None, covered_since_ns: None, pod: None };
             self.topology.devices.push(device);
         }
         let Some(device) = self.topology.device(index).filter(|device| device.role == DeviceRole::Pod) else { return };
-        if self.covered.insert(netns) {
-            self.pods_covered += 1;
+        if !self.coverage.knows(netns) {
+            self.coverage.add(netns, Some(index));
             self.tracer.watch(hooking::watch(device, &self.facts, false));
         }
     }
@@ -203,6 +205,7 @@ impl Session {
     pub(super) async fn finish(&mut self) {
         let until = tokio::time::Instant::now() + LATENCY * 2 + Duration::from_nanos(WAIT_NS);
         while tokio::time::timeout_at(until, self.read()).await == Ok(true) {}
+        self.settle_coverage();
         self.correlate(u64::MAX);
     }
 
@@ -259,6 +262,7 @@ impl Session {
 
     /// Where devices came or went, pods did: they are looked for beside the trace.
     async fn follow_pods(&mut self) {
+        self.settle_coverage();
         if let Some(task) = self.refreshing.take_if(|task| task.is_finished()) {
             match task.await {
                 Ok(facts) => self.renew(facts),
@@ -313,15 +317,18 @@ impl Session {
                 names.keep(cookie, &self.names);
             } else {
                 self.left.remove(&cookie);
-                self.covered.remove(&cookie);
                 self.tracer.remove_netns(cookie);
             }
         }
-        // What it was asked for before its device was known is asked for again.
-        self.covered.retain(|&cookie| {
-            self.newcomers.device(cookie).is_some() || self.names.pod(cookie).is_some_and(|pod| pod.interface.is_some())
-        });
+        let is_pod = |cookie: u64| topology.pods.iter().any(|&(known, _)| known == cookie);
+        self.coverage.keep(|cookie| self.newcomers.device(cookie).is_some() || is_pod(cookie), REMEMBER);
         (self.topology, self.names, self.facts) = (topology, names, facts);
+    }
+
+    fn settle_coverage(&mut self) {
+        for (device, outcome) in self.tracer.outcomes() {
+            self.coverage.settle(device, outcome);
+        }
     }
 
     fn counts(&self) -> EventCounts {
@@ -339,22 +346,26 @@ impl Session {
         let hooked = |name: &str| hooks.iter().any(|hook| hook.attached && hook.interface.as_deref() == Some(name));
         let known = |name: &str| hooks.iter().any(|hook| hook.interface.as_deref() == Some(name));
         let asked = |name: &str| {
-            self.covered.iter().any(|&n| self.names.pod(n).and_then(|pod| pod.interface.as_deref()) == Some(name))
+            let of = |&(netns, _): &(u64, String)| {
+                self.coverage.knows(netns)
+                    && self.names.pod(netns).and_then(|pod| pod.interface.as_deref()) == Some(name)
+            };
+            self.topology.pods.iter().any(of)
         };
+        let is_there = |name: &str| nix::net::if_::if_nametoindex(name).is_ok();
         let uncovered = self.topology.devices.iter().filter(|device| match device.role {
             DeviceRole::Other => false,
-            DeviceRole::Pod => asked(&device.name) && !hooked(&device.name),
+            // One that has gone took its hooks along.
+            DeviceRole::Pod => asked(&device.name) && !hooked(&device.name) && is_there(&device.name),
             _ => !known(&device.name),
         });
-        let asked_for = self.tracer.asked_for();
         Surroundings {
             lasted: self.started.elapsed(),
             events: self.counts(),
             queries: self.tracer.queries(),
             missing: missing.collect(),
             uncovered: uncovered.map(|device| device.name.clone()).collect(),
-            pods: self.pods_covered,
-            too_late: self.pods_covered.saturating_sub(asked_for.covered),
+            pods: self.coverage.counts(),
             sampled: self.sample,
         }
     }

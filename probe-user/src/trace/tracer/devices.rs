@@ -34,17 +34,19 @@ const PAUSE: Duration = Duration::from_millis(12);
 pub(super) struct Devices {
     stop: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
-    asked_for: Arc<Mutex<AskedFor>>,
+    outcomes: Arc<Mutex<Vec<(u32, Outcome)>>>,
     requests: mpsc::Sender<InterfaceToWatch>,
     wake: OwnedFd,
 }
 
-/// Devices that were asked for while the trace ran.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AskedFor {
-    pub covered: u64,
-    /// Gone before their turn came.
-    pub gone: u64,
+/// What became of a device that was asked for while the trace ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Covered,
+    /// Gone before its turn came.
+    Gone,
+    /// There, and not to be attached to; the hooks say why.
+    Refused,
 }
 
 /// Devices that somebody asks for while the trace runs.
@@ -67,8 +69,8 @@ impl Devices {
         let (stopped, stop) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         let (woken, wake) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let (requests, queue) = mpsc::channel();
-        let asked_for = Arc::new(Mutex::new(AskedFor::default()));
-        let told = Arc::clone(&asked_for);
+        let outcomes = Arc::default();
+        let told = Arc::clone(&outcomes);
         let thread = std::thread::Builder::new().name("trace-attach".into()).spawn(move || {
             let forced =
                 config.force_clsact || std::env::var_os("HOSTDNS_PROBE_FORCE_CLSACT").is_some_and(|v| v == "1");
@@ -80,17 +82,18 @@ impl Devices {
                 mode: forced.then_some(DeviceMode::Clsact),
                 clsact: Clsact::default(),
                 attached: BTreeMap::new(),
-                asked_for: told,
+                outcomes: told,
             };
             if let Err(error) = netns.run(move || work.run(&stopped, &Requests { queue, woken }, ready)) {
                 tracing::warn!(%error, "no device can be attached to");
             }
         })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread), asked_for, requests, wake })
+        Ok(Self { stop: Some(stop), thread: Some(thread), outcomes, requests, wake })
     }
 
-    pub(super) fn asked_for(&self) -> AskedFor {
-        *lock(&self.asked_for)
+    /// What has become of devices since it was asked last, by index.
+    pub(super) fn outcomes(&self) -> Vec<(u32, Outcome)> {
+        std::mem::take(&mut *lock(&self.outcomes))
     }
 
     pub(super) fn watch(&self, interface: InterfaceToWatch) {
@@ -126,7 +129,7 @@ struct Work {
     clsact: Clsact,
     /// What is attached to, by index.
     attached: BTreeMap<u32, Attached>,
-    asked_for: Arc<Mutex<AskedFor>>,
+    outcomes: Arc<Mutex<Vec<(u32, Outcome)>>>,
 }
 
 impl Work {
@@ -190,18 +193,19 @@ impl Work {
         on
     }
 
-    /// A device that somebody asked for. Of one that is gone meanwhile nothing is left but a count.
+    /// A device that somebody asked for. Of one that is gone meanwhile nothing is left but a word.
     fn attach_asked_for(&mut self, interface: &InterfaceToWatch) {
         let InterfaceToWatch { index, name, .. } = interface;
         let is_there = || nix::net::if_::if_nametoindex(name.as_str()).is_ok_and(|now| now == *index);
-        let covered = self.attached.contains_key(index) || is_there() && self.attach(*index, name);
-        let mut asked_for = lock(&self.asked_for);
-        if covered {
-            asked_for.covered += 1;
-        } else if !is_there() {
-            asked_for.gone += 1;
+        let outcome = if self.attached.contains_key(index) || is_there() && self.attach(*index, name) {
+            Outcome::Covered
+        } else if is_there() {
+            Outcome::Refused
+        } else {
             lock(&self.hooks).retain(|hook| hook.attached || hook.interface.as_deref() != Some(name.as_str()));
-        }
+            Outcome::Gone
+        };
+        lock(&self.outcomes).push((*index, outcome));
     }
 
     fn follow(&mut self, change: Change) {
