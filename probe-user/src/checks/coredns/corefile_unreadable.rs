@@ -11,7 +11,8 @@ CoreDNS runs here, but whom it forwards to could not be read.
 The probe reads the Corefile named on CoreDNS's command line through /proc/PID/root, and the
 resolv.conf it may point to; the ConfigMap coredns stands in where the Kubernetes API was asked.
 Without any of them, or where an import is missing or the braces do not match, it cannot be said
-whether CoreDNS asks the address at all (HDP302). The verdict on the way to the address is not touched.
+whether CoreDNS asks the address at all (HDP302). The verdict on the way to the address is not
+touched.
 
 By hand: `tr '\\0' ' ' < /proc/PID/cmdline` of CoreDNS names its Corefile;
 `cat /proc/PID/root/etc/coredns/Corefile` reads it.
