@@ -175,7 +175,7 @@ fn joining() {
             let ids = ids.by_ref().filter_map(|event| event.dns.as_ref().map(|dns| dns.id));
             if one.trace.flow.transport == Transport::Udp {
                 let ids: std::collections::BTreeSet<u16> = ids.collect();
-                assert!(ids.len() <= 1, "two questions in one: {:?}", one.trace);
+                assert!(ids.len() <= 1, "two questions in one: {:?}", one.events);
             }
         }
     });

@@ -279,7 +279,8 @@ impl Joiner {
     ) -> Option<(Id, Direction)> {
         let Some((key, direction)) = event.flow.and_then(|flow| orient(flow, event, topology)) else {
             // No ends to go by, or ends that are nobody's: the packet's own identity, or nothing.
-            return fresh.map(|seen| (seen.transaction, seen.direction));
+            let same = fresh.filter(|seen| seen.said.agrees(Said::by(event)));
+            return same.map(|seen| (seen.transaction, seen.direction));
         };
         if place.stranger && event.hook != HookKind::Drop && !is_clients(event, direction) {
             return None;
@@ -458,8 +459,8 @@ impl Joiner {
     fn same_question(&self, seen: &LastSeen, key: &Key) -> bool {
         let Some(Transaction { key: known, .. }) = self.transactions.get(&seen.transaction) else { return false };
         let same = match key.transport {
-            // One packet says one thing.
-            Transport::Udp => seen.said == key.said() || seen.said == Said::NOTHING || key.said() == Said::NOTHING,
+            // One packet says one thing: what the question did, where nothing of it has been seen yet.
+            Transport::Udp => seen.said.or(Some(known.said())).agrees(key.said()),
             Transport::Tcp => known.id == key.id || known.id.is_none() || key.id.is_none(),
         };
         known.transport == key.transport

@@ -62,6 +62,11 @@ impl Said {
         }
     }
 
+    /// The same, or one of the two has nothing to say.
+    pub(super) fn agrees(self, other: Self) -> bool {
+        self == other || self == Self::NOTHING || other == Self::NOTHING
+    }
+
     pub(super) fn or(self, before: Option<Self>) -> Self {
         if self == Self::NOTHING { before.unwrap_or(self) } else { self }
     }
