@@ -1,6 +1,6 @@
 //! How a transaction ended, from its sightings alone.
 
-use super::{Horizon, Sighting};
+use super::{Horizon, transaction::Sighting};
 use crate::{
     ended::{Direction, Ended},
     facts::Transport,

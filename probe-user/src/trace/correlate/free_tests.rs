@@ -1,8 +1,12 @@
 //! Which of the kernel's frees is a death. The stream is what a pod's connection shows whose answers are lost: its SYN
 //! comes again every second, at the same address each time, and TCP frees each copy but the first.
 
-use super::{tests::*, *};
-use crate::ended::Ended;
+use super::{testing::*, *};
+use crate::{
+    ended::{Direction, Ended},
+    facts::Transport,
+    trace::{Flow, HookKind},
+};
 
 const SYN: u8 = 2;
 const SYN_ACK: u8 = 18;

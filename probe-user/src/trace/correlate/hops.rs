@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
-use super::{Sighting, Transaction, ending::leaves};
+use super::{
+    ending::leaves,
+    transaction::{Sighting, Transaction},
+};
 use crate::{
     ended::Direction,
     trace::{Flow, HookKind, Hop, event::Topology},

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::{short_tests::shortened, tests::*, *};
+use super::{short_tests::shortened, testing::*, *};
 
 /// Bits of an skb's address that tell a packet's place within its transaction.
 const SKB_BITS: u32 = 8;

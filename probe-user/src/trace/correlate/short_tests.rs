@@ -1,6 +1,7 @@
 //! Datagrams that are too short for a DNS id, several at once on one port.
 
-use super::{tests::*, *};
+use super::{testing::*, *};
+use crate::trace::HookKind;
 
 /// The same events as they are of a datagram of these bytes, and of an answer that echoes them: an earlier sighting's
 /// bytes are not sent again, and a drop shows none.

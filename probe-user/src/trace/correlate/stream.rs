@@ -1,6 +1,9 @@
 //! The same for what has no end: events come one by one, and transactions go out as they end.
 
-use super::{Finished, Horizon, Joiner, SKB_MEMORY_NS, ending};
+use super::{
+    Finished, Horizon, ending,
+    joiner::{Joiner, SKB_MEMORY_NS},
+};
 use crate::{
     ended::Ended,
     trace::{

@@ -1,7 +1,11 @@
 //! Connections: the handshake, several questions, answers in pieces.
 
-use super::{tests::*, *};
-use crate::ended::Ended;
+use super::{testing::*, *};
+use crate::{
+    ended::Ended,
+    facts::Transport,
+    trace::{Flow, HookKind},
+};
 
 const SYN: u8 = 2;
 const ACK: u8 = 16;
