@@ -33,8 +33,11 @@ const TRUNCATED: &str = "truncated";
 
 const V6: &str = "[fd54:616c:6f73:0:204f:5320:444e:531]:53";
 
+/// A server and a transport.
+type Query = (&'static str, &'static str);
+
 /// Name, scenario, and what a pod asks there.
-const STREAMS: &[(&str, &str, &[(&str, &str)])] = &[
+const STREAMS: &[(&str, &str, &[Query])] = &[
     ("healthy-udp", "healthy-known-address", &[(HOST_DNS, "udp")]),
     ("healthy-tcp", "healthy-known-address", &[(HOST_DNS, "tcp")]),
     ("leak-udp", "issue-36761-leak", &[(HOST_DNS, "udp")]),
@@ -71,7 +74,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn record(name: &str, scenario: &str, queries: &[(&str, &str)]) -> anyhow::Result<Vec<u8>> {
+fn record(name: &str, scenario: &str, queries: &[Query]) -> anyhow::Result<Vec<u8>> {
     const LAB: &str = "record-streams";
     let lab = Lab::up(scenario, LAB);
     let mut command = lab.command([env::current_exe()?.as_os_str(), INSIDE.as_ref(), name.as_ref()]);
