@@ -14,7 +14,8 @@ use serde_json::Value;
 
 use crate::{hostdns_probe, innermost_child, lab::Lab, schema};
 
-const HOST_DNS: &str = "169.254.116.108:53";
+/// Where a pod asks, if nothing else is said.
+pub const HOST_DNS: &str = "169.254.116.108:53";
 
 /// A trace that is known to watch already.
 #[derive(Debug)]
@@ -119,8 +120,16 @@ impl Trace {
 /// # Panics
 /// Where it cannot be asked.
 pub fn ask(lab: &str, pod: &str, transport: &str) {
+    ask_at(lab, pod, HOST_DNS, transport);
+}
+
+/// The same of another server.
+///
+/// # Panics
+/// Where it cannot be asked.
+pub fn ask_at(lab: &str, pod: &str, server: &str, transport: &str) {
     let mut command = Command::new(hostdns_probe());
     command.args(["lab", "exec", "--lab", lab, "--pod", pod, "--"]);
-    command.args(["timeout", "1"]).arg(hostdns_probe()).args(["lab", "__ask", HOST_DNS, transport]);
+    command.args(["timeout", "1"]).arg(hostdns_probe()).args(["lab", "__ask", server, transport]);
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it can be asked");
 }

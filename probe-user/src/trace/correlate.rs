@@ -61,6 +61,8 @@ mod free_tests;
 #[cfg(test)]
 mod property_tests;
 #[cfg(test)]
+mod recorded_tests;
+#[cfg(test)]
 mod short_tests;
 #[cfg(test)]
 mod tcp_tests;

@@ -2,10 +2,12 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Flow, HookKind};
 
-/// A sighting of one packet at one hook.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A sighting of one packet at one hook. As JSON it is for recorded streams only: no output shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Boot clock, nanoseconds.
     pub time_ns: u64,
@@ -21,8 +23,10 @@ pub struct Event {
     /// Socket that sent or receives it (cgroup_skb hooks); 0: not known.
     pub socket: u64,
     /// Addresses and ports as they are in the packet at this hook; none where only `skb` names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub flow: Option<Flow>,
     /// The DNS message inside, as far as it was captured.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<DnsHead>,
     /// Flags of the TCP header (FIN 1, SYN 2, RST 4, PSH 8, ACK 16); 0 for UDP.
     pub tcp_flags: u8,
@@ -31,11 +35,14 @@ pub struct Event {
     /// TTL or hop limit.
     pub ttl: u8,
     /// `enum skb_drop_reason` by name (drops only).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub drop_reason: Option<String>,
     /// This is an ICMP error that quotes the flow above; type and code.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub icmp_error: Option<(u8, u8)>,
     /// What was captured of the bytes behind the UDP or TCP header: some 190 at most. None also where an earlier
     /// sighting of the same packet had them.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "hex")]
     pub payload: Option<Arc<[u8]>>,
     /// How many bytes there were; 0: not known.
     pub payload_len: u32,
@@ -66,15 +73,43 @@ impl Event {
     }
 }
 
+/// A packet's bytes as text, two digits each.
+mod hex {
+    use std::{fmt::Write as _, sync::Arc};
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Option<Arc<[u8]>>, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = bytes.iter().flat_map(|bytes| bytes.iter()).fold(String::new(), |mut text, byte| {
+            // Writing into a string does not fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        });
+        serializer.serialize_str(&text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<[u8]>>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let byte = |pair: &[u8]| {
+            let pair = str::from_utf8(pair).ok().filter(|pair| pair.len() == 2);
+            pair.and_then(|pair| u8::from_str_radix(pair, 16).ok())
+        };
+        let bytes: Option<Arc<[u8]>> = text.as_bytes().chunks(2).map(byte).collect();
+        bytes.map(Some).ok_or_else(|| D::Error::custom(format!("not hexadecimal bytes: {text}")))
+    }
+}
+
 /// The head of a DNS message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsHead {
     pub id: u16,
     /// The flags word, host byte order: QR is bit 15, TC bit 9, rcode the low four.
     pub flags: u16,
     /// The first question's name in presentation form, escaped; none where it was cut off.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub qname: Option<String>,
     /// The first question's type; none where it was cut off.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub qtype: Option<u16>,
 }
 
@@ -96,7 +131,7 @@ impl DnsHead {
 }
 
 /// What the correlation must know of the node to tell a delivery from a leak: plain data, gathered before.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Topology {
     /// Netns cookie of the node.
     pub node: u64,
@@ -164,7 +199,7 @@ impl Topology {
 }
 
 /// Which hooks were in place for the whole window. Without them, absence is no evidence.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cover {
     /// Both cgroup_skb hooks.
     pub sockets: bool,
@@ -178,7 +213,7 @@ pub struct Cover {
     pub complete: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     pub index: u32,
     pub name: String,
@@ -191,7 +226,8 @@ pub struct Device {
     pub pod: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DeviceRole {
     Loopback,
     /// A packet that leaves here has left the node.

@@ -150,17 +150,22 @@ pub(super) fn live(events: &[Event]) -> Vec<PacketTrace> {
 
 /// The same, with the events of each.
 pub(super) fn finished(events: &[Event]) -> Vec<Finished> {
+    finished_on(events, &topology())
+}
+
+/// The same on another node.
+pub(super) fn finished_on(events: &[Event], topology: &Topology) -> Vec<Finished> {
     let mut sorted = events.to_vec();
     sorted.sort_by_key(|event| event.time_ns);
     let (mut correlator, mut ended, mut looked_ns) = (Correlator::default(), Vec::new(), 0);
     for event in &sorted {
         if event.time_ns > looked_ns + 20_000_000 {
             looked_ns = event.time_ns;
-            ended.extend(correlator.take_finished(&topology(), Horizon { now_ns: looked_ns, last: false }));
+            ended.extend(correlator.take_finished(topology, Horizon { now_ns: looked_ns, last: false }));
         }
-        correlator.push(event.clone(), &topology());
+        correlator.push(event.clone(), topology);
     }
-    ended.extend(correlator.take_finished(&topology(), Horizon { now_ns: u64::MAX, last: true }));
+    ended.extend(correlator.take_finished(topology, Horizon { now_ns: u64::MAX, last: true }));
     assert_eq!(correlator.open(), 0);
     let Joiner { by_key, by_ends, waiting, by_skb, .. } = &correlator.joiner;
     assert!(by_key.is_empty() && by_ends.is_empty() && waiting.is_empty(), "ends are left behind");
