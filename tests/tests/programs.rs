@@ -48,8 +48,7 @@ fn programs_are_named_in_the_order_in_which_they_run() {
 
     let other = at(&report, "cilium_host", "tcx ingress")[0]["id"].as_u64().unwrap();
     let info = loaded_programs().flatten().find(|one| u64::from(one.id()) == other).unwrap();
-    // SAFETY: the kernel has it at a tc hook, so it is a classifier.
-    let mut program = unsafe { SchedClassifier::from_program_info(info, "cil_to_host".into()) }.unwrap();
+    let mut program = SchedClassifier::from_program_info(info, "cil_to_host".into()).unwrap();
     let device = devices[0].clone();
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
     let link =

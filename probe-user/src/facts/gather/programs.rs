@@ -62,13 +62,13 @@ pub(super) fn read() -> Fact<Vec<AttachedProgram>> {
     Fact::Known { value, source: SOURCE.to_owned(), others }
 }
 
-/// Cilium's own devices first, then those towards other machines, then pods'.
+/// Cilium's own devices first, then those towards other machines (a veth in a node that is a container), then pods'. Where
+/// Cilium is chained behind another plugin, pods' devices have other names; they are younger than the node's.
 fn of_interest(links: Vec<Link>) -> Vec<Link> {
     let rank = |link: &Link| match (link.name.as_str(), link.kind.as_deref()) {
         ("lo", _) | (_, Some("dummy" | "ifb" | "bridge" | "nlmon")) => None,
         (name, _) if name.starts_with("cilium_") => Some(0),
         (name, _) if name.starts_with("lxc") => Some(2),
-        (_, Some("veth" | "netkit")) => Some(3),
         _ => Some(1),
     };
     let mut ranked: Vec<_> = links.into_iter().filter_map(|link| Some((rank(&link)?, link))).collect();

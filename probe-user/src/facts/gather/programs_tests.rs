@@ -91,13 +91,13 @@ fn link(name: &str, index: u32, kind: Option<&str>) -> Link {
 fn ciliums_own_devices_come_first_and_pods_last() {
     let links = vec![
         link("lo", 1, None),
-        link("veth9", 2, Some("veth")),
         link("lxc1", 3, Some("veth")),
         link("dummy0", 4, Some("dummy")),
         link("eth0", 5, None),
         link("wg0", 6, Some("wireguard")),
         link("cilium_host", 7, Some("veth")),
+        link("veth9", 8, Some("veth")),
     ];
     let names: Vec<_> = of_interest(links).into_iter().map(|link| link.name).collect();
-    assert_eq!(names, ["cilium_host", "eth0", "wg0", "lxc1", "veth9"]);
+    assert_eq!(names, ["cilium_host", "eth0", "wg0", "veth9", "lxc1"]);
 }
