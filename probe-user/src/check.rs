@@ -68,7 +68,7 @@ pub async fn run(options: &Options, progress: &dyn Progress) -> Report {
     let deadline = started + options.budget;
     let mut queries = query::ask_all(&asks, |index, ask| following.follow(index, ask, deadline)).await;
     let followed = following.finish(SETTLE).await;
-    facts.cilium.drops_after = facts::cilium_drops(sources).await;
+    facts.cilium.drops_after = facts::cilium_drops(sources).await.since(facts.cilium.drops_map);
 
     let mut traces = followed.traces;
     linking::link(&mut queries, &mut traces, &asks, &followed.topology);

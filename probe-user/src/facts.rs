@@ -15,13 +15,15 @@ use serde::{Deserialize, Serialize};
 #[cfg(all(feature = "probe", target_os = "linux"))]
 mod gather;
 mod kubernetes;
+mod programs;
 mod talos;
 
 pub use kubernetes::{ClusterPod, Kubernetes};
+pub use programs::{AttachPoint, AttachedProgram};
 pub use talos::{Talos, TalosAddress, TalosCache, TalosHostDns, TalosUpstream};
 
 #[cfg(all(feature = "probe", target_os = "linux"))]
-pub use gather::{Cluster, Sources, cilium_drops, gather, is_on_lo, refresh, translated_sources};
+pub use gather::{Cluster, Drops, Sources, cilium_drops, gather, is_on_lo, refresh, translated_sources};
 
 /// One fact: known, with its source (and what other sources say, where they differ), or unavailable and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -339,6 +341,11 @@ pub struct Cilium {
     pub drops_before: Fact<Vec<DropCount>>,
     /// The same after them.
     pub drops_after: Fact<Vec<DropCount>>,
+    /// The kernel's id of the map that `drops_before` was read from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drops_map: Option<u32>,
+    /// Who is on the devices that packets pass: interface by interface, hook by hook, in the order in which they run.
+    pub programs: Fact<Vec<AttachedProgram>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

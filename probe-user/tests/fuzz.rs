@@ -10,7 +10,7 @@ use hostdns_probe::{
     trace::{
         Flow, HookKind,
         correlate::{Correlator, Horizon, MAX_OPEN, correlate},
-        decode::{self, dns, packet},
+        decode::{self, packet},
         event::{Cover, Device, DeviceRole, DnsHead, Event, Topology},
     },
 };
@@ -53,9 +53,12 @@ fn packets() {
     });
 }
 
-/// Two readers of the same message agree on what both can read.
+/// Two readers of the same message agree on what both can read. The other one comes with the probe.
+#[cfg(feature = "probe")]
 #[test]
 fn messages() {
+    use hostdns_probe::trace::decode::dns;
+
     check!().with_test_time(TIME).for_each(|bytes: &[u8]| {
         let ours = dns::head(bytes, Transport::Udp);
         let _ = (dns::head(bytes, Transport::Tcp), dns::is_broken(bytes));

@@ -24,8 +24,26 @@ impl Lab {
     /// Where it does not come up.
     #[must_use]
     pub fn up(scenario: &str, name: &str) -> Self {
+        Self::up_with(scenario, name, |_command| {})
+    }
+
+    /// The same, its datapath on clsact qdiscs as on a kernel without tcx.
+    ///
+    /// # Panics
+    /// Where it does not come up.
+    #[must_use]
+    pub fn up_without_tcx(scenario: &str, name: &str) -> Self {
+        Self::up_with(scenario, name, |command| {
+            command.env("HOSTDNS_PROBE_FORCE_CLSACT", "1");
+        })
+    }
+
+    fn up_with(scenario: &str, name: &str, change: impl FnOnce(&mut Command)) -> Self {
         let _left = run(["lab", "down", name]);
-        let output = run(["lab", "up", scenario, "--name", name]);
+        let mut command = Command::new(hostdns_probe());
+        command.args(["lab", "up", scenario, "--name", name]);
+        change(&mut command);
+        let output = command.output().expect("the lab's command starts");
         assert!(output.status.success(), "lab up {scenario}: {}{}", stdout(&output), stderr(&output));
         Self { name: name.to_owned() }
     }

@@ -262,7 +262,8 @@ impl FromStr for VantageArg {
     }
 }
 
-#[cfg(test)]
+// They parse the arguments of `check`, which is there only with the probe.
+#[cfg(all(test, feature = "probe", target_os = "linux"))]
 mod tests {
     use clap::Parser;
 

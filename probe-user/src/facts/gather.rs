@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{DropCount, Fact, Facts, Network};
+use super::{Fact, Facts, Network};
 use crate::{netns::Netns, target::Targets, trace::Flow};
 
 mod agent;
@@ -16,6 +16,7 @@ mod bytes;
 mod containers;
 mod coredns;
 mod corefile;
+mod drops;
 mod firewall;
 mod http;
 mod kernel;
@@ -26,6 +27,7 @@ mod network;
 mod pod_names;
 mod pods;
 mod processes;
+mod programs;
 mod resolv;
 mod rtnetlink;
 mod settings;
@@ -33,6 +35,7 @@ mod sockets;
 mod state;
 mod talos;
 
+pub use drops::Drops;
 pub use kubernetes::Cluster;
 
 /// Where facts are looked for, and about which addresses.
@@ -91,12 +94,13 @@ const READER_LIMIT: Duration = Duration::from_secs(3);
 
 /// Gathers everything, in the network namespace of the caller: the node's.
 pub async fn gather(sources: &Sources) -> Facts {
-    let (kernel, network, processes, firewall, cilium, talos, agent, kubernetes) = tokio::join!(
+    let (kernel, network, processes, firewall, cilium, programs, talos, agent, kubernetes) = tokio::join!(
         on_thread(sources, "kernel", kernel::read),
         on_thread(sources, "network", network::read),
         on_thread(sources, "processes", of_processes),
         on_thread(sources, "firewall", |_| firewall::read()),
         on_thread(sources, "maps", of_cilium),
+        on_thread(sources, "programs", |_| programs::read()),
         on_thread(sources, "Talos' resources", |s| talos::Dump::read(&s.talos_resources)),
         agent::Agent::ask(&sources.cilium_socket),
         of_kubernetes(sources),
@@ -151,10 +155,11 @@ pub async fn gather(sources: &Sources) -> Facts {
         facts.cilium.ipcache = of_maps.ipcache;
         facts.cilium.not_masqueraded = of_maps.not_masqueraded;
         facts.cilium.snat_entries = of_maps.snat_entries;
-        facts.cilium.drops_before = of_maps.drops_before;
+        (facts.cilium.drops_before, facts.cilium.drops_map) = (of_maps.drops_before, of_maps.drops_map);
         facts.cilium.skip_fib = skip_fib;
         facts.cilium.devices = devices(facts.cilium.devices, pinned);
     }
+    facts.cilium.programs = programs.unwrap_or_else(|why| Fact::unavailable(why, programs::SOURCE));
     facts
 }
 
@@ -193,10 +198,10 @@ pub async fn refresh(sources: &Sources, facts: &mut Facts) {
     }
 }
 
-/// Cilium's drops by now, to be compared with those before the queries.
-pub async fn cilium_drops(sources: &Sources) -> Fact<Vec<DropCount>> {
+/// Cilium's drops by now, to be compared with those before.
+pub async fn cilium_drops(sources: &Sources) -> Drops {
     let drops = on_thread(sources, "cilium_metrics", |s| maps::Maps::new(&s.bpf_root).drops()).await;
-    drops.unwrap_or_else(|why| Fact::unavailable(why, "cilium_metrics"))
+    drops.unwrap_or_else(|why| Drops { counts: Fact::unavailable(why, "cilium_metrics"), map: None })
 }
 
 /// As whom each flow leaves the node, where Cilium's NAT table (`cilium_snat_v4_external`) knows it: for when no hook

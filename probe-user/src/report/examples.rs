@@ -7,7 +7,8 @@ use crate::{
     checks::{Finding, Remedy, Severity},
     ended::{Direction, Ended},
     facts::{
-        Fact, Facts, HostRouting, InterfaceAddress, LxcEntry, Masquerade, NetnsId, Pod, PodRole, RoutingMode, Transport,
+        AttachPoint, AttachedProgram, Fact, Facts, HostRouting, InterfaceAddress, LxcEntry, Masquerade, NetnsId, Pod,
+        PodRole, RoutingMode, Transport,
     },
     query::{Query, VantageKind},
     target::HOST_DNS_V4,
@@ -247,6 +248,22 @@ fn facts(scope: u8, entry: Option<LxcEntry>) -> Facts {
     facts.cilium.masquerade = Fact::known(Masquerade::Bpf, AGENT);
     facts.cilium.lxc.insert(HOST_DNS_V4, Fact::known(entry, "/sys/fs/bpf/tc/globals/cilium_lxc"));
     facts.cilium.skip_fib = Fact::unavailable("no such directory", "/var/run/cilium/state");
+    let program = |interface: &str, hook, name: &str, id| AttachedProgram {
+        interface: interface.into(),
+        hook,
+        name: name.into(),
+        id: Some(id),
+        priority: None,
+        handle: None,
+    };
+    facts.cilium.programs = Fact::known(
+        vec![
+            program("cilium_host", AttachPoint::TcxIngress, "cil_to_host", 210),
+            program("lxc5f2a1", AttachPoint::TcxIngress, "audit", 198),
+            program("lxc5f2a1", AttachPoint::TcxIngress, "cil_from_contai", 215),
+        ],
+        "bpf(BPF_PROG_QUERY) and rtnetlink RTM_GETTFILTER",
+    );
     let pod = Pod {
         name: COREDNS.into(),
         namespace: Some("kube-system".into()),

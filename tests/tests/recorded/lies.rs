@@ -11,15 +11,15 @@ use std::{
 
 use end_to_end::is_root_or_skips;
 use hostdns_probe::{
-    facts::{Facts, HostRouting},
+    facts::{self, Facts, HostRouting},
     predict::predict,
     report::{Prediction, Status},
     target::{HOST_DNS_V4, Targets},
 };
 
 use crate::{
-    fixtures,
-    stage::{Stage, gather, whole},
+    fixtures, maps,
+    stage::{Stage, gather, on_stage, whole},
 };
 
 /// A recorded node that leaks; with true facts that is what is predicted.
@@ -148,6 +148,30 @@ fn values_of_another_type_are_not_guessed_at() {
     agent_is_unknown(&facts, &prediction, "does not say it");
     // The settings say what the agent does not.
     assert!(facts.cilium.routing_mode.source().ends_with("config"), "{:?}", facts.cilium.routing_mode);
+}
+
+/// An agent that restarts may pin other maps under the old names. Their counts begin at zero, and what differs then is no
+/// drop of ours.
+#[test]
+fn counters_that_were_made_anew_in_between_are_not_compared() {
+    if !is_root_or_skips("counters_that_were_made_anew_in_between_are_not_compared") {
+        return;
+    }
+    on_stage(&recording(), Stage::default(), async |sources| {
+        let before = facts::gather(sources).await.cilium;
+        assert!(before.drops_map.is_some_and(|id| id > 0));
+        let same = facts::cilium_drops(sources).await;
+        assert_eq!(same.map, before.drops_map);
+        assert_eq!(same.since(before.drops_map).get(), before.drops_before.get());
+
+        let pin = sources.bpf_root.join("tc/globals/cilium_metrics");
+        std::fs::remove_file(&pin).unwrap();
+        maps::pin(&recording(), "cilium_metrics", &pin, |_info| {});
+        let replaced = facts::cilium_drops(sources).await;
+        assert_eq!(replaced.counts.get(), before.drops_before.get(), "only the map is another");
+        let since = replaced.since(before.drops_map);
+        assert!(since.why().is_some_and(|why| why.contains("was replaced by map")), "{since:?}");
+    });
 }
 
 #[test]

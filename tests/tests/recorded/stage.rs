@@ -72,12 +72,21 @@ impl Default for Stage {
 
 /// Gathers the facts of a recording, all of it on a thread of its own with its own mounts.
 pub(crate) fn gather(recording: &Path, stage: Stage) -> Facts {
+    on_stage(recording, stage, async |sources| facts::gather(sources).await)
+}
+
+/// Does something with the readers where a recording is put up.
+pub(crate) fn on_stage<T: Send + 'static>(
+    recording: &Path,
+    stage: Stage,
+    act: impl AsyncFnOnce(&Sources) -> T + Send + 'static,
+) -> T {
     let recording = recording.to_owned();
-    thread::spawn(move || stage.gather(&recording)).join().unwrap()
+    thread::spawn(move || stage.put_up(&recording, act)).join().unwrap()
 }
 
 impl Stage {
-    fn gather(&self, recording: &Path) -> Facts {
+    fn put_up<T: Send>(&self, recording: &Path, act: impl AsyncFnOnce(&Sources) -> T + Send) -> T {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let none = None::<&str>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
@@ -94,7 +103,7 @@ impl Stage {
         let _listeners = node.run(listen).unwrap();
         node.run(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(facts::gather(&sources))
+            runtime.block_on(act(&sources))
         })
         .unwrap()
     }

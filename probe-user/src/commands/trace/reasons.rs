@@ -16,13 +16,15 @@ const MAX_HELD: usize = 4096;
 
 pub(super) struct Reasons {
     before: Option<Vec<DropCount>>,
+    /// The map that they were read from.
+    map: Option<u32>,
     read: Instant,
     held: Vec<Finished>,
 }
 
 impl Reasons {
-    pub(super) fn new(before: &Fact<Vec<DropCount>>) -> Self {
-        Self { before: before.get().cloned(), read: Instant::now(), held: Vec::new() }
+    pub(super) fn new(before: &Fact<Vec<DropCount>>, map: Option<u32>) -> Self {
+        Self { before: before.get().cloned(), map, read: Instant::now(), held: Vec::new() }
     }
 
     /// Passes on what is ready: everything but drops of Cilium's, and those as soon as the counters may be read.
@@ -36,9 +38,12 @@ impl Reasons {
         let mut reason: Option<CiliumReason> = None;
         if self.read.elapsed() >= PACE || last {
             self.read = Instant::now();
-            if let Some(after) = facts::cilium_drops(sources).await.get() {
+            let read = facts::cilium_drops(sources).await;
+            if let Some(after) = read.clone().since(self.map).get() {
                 reason = cilium_reasons::risen(before, after);
-                self.before = Some(after.clone());
+            }
+            if let Some(after) = read.counts.get() {
+                (self.before, self.map) = (Some(after.clone()), read.map);
             }
         }
         for mut finished in self.held.drain(..) {

@@ -104,7 +104,7 @@ impl Session {
         Ok(Self {
             tracer,
             names: Names::from_facts(&facts),
-            reasons: Reasons::new(&facts.cilium.drops_before),
+            reasons: Reasons::new(&facts.cilium.drops_before, facts.cilium.drops_map),
             sources,
             facts,
             topology,

@@ -36,7 +36,7 @@ fn nothing_to_read_is_said_fact_by_fact() {
         facts.cilium.skip_fib.why(),
         facts.cilium.lxc[&HOST_DNS_V4].why(),
         facts.cilium.drops_before.why(),
-        runtime.block_on(cilium_drops(&sources)).why(),
+        runtime.block_on(cilium_drops(&sources)).counts.why(),
     ]
     .map(|why| why.map(str::to_owned));
     assert!(whys.iter().all(|why| why.as_ref().is_some_and(|why| !why.contains("not looked for"))), "{whys:#?}");

@@ -13,10 +13,11 @@ use std::{
 use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuHashMap, lpm_trie::Key};
 
 use super::batch::Batches;
+use super::drops::Drops;
 use super::layout::{self, IPCACHE_KEY, IPCACHE_VALUE_V1, IPCACHE_VALUE_V2, LXC_KEY, LXC_VALUE};
 use super::layout::{METRICS_KEY, METRICS_VALUE, SNAT_KEY, SNAT_VALUE};
 use crate::{
-    facts::{Cilium, DropCount, Fact},
+    facts::{Cilium, Fact},
     trace::Flow,
 };
 
@@ -76,13 +77,18 @@ impl Maps {
 
     /// Opens a map whose key and value have `known` sizes in bytes.
     fn open(&self, name: &str, known: (usize, usize)) -> Result<Map, Error> {
+        self.open_with_id(name, known).map(|(map, _)| map)
+    }
+
+    /// The same with the kernel's id of the map.
+    fn open_with_id(&self, name: &str, known: (usize, usize)) -> Result<(Map, u32), Error> {
         let data = MapData::from_pin(self.globals.join(name))?;
         let info = data.info()?;
         let sizes = (info.key_size(), info.value_size());
         if (usize::try_from(sizes.0), usize::try_from(sizes.1)) != (Ok(known.0), Ok(known.1)) {
             return Err(Error::Layout { key: sizes.0, value: sizes.1, known });
         }
-        Ok(Map::from_map_data(data)?)
+        Ok((Map::from_map_data(data)?, info.id()))
     }
 
     /// Fills what the maps know of the targets.
@@ -91,7 +97,8 @@ impl Maps {
         cilium.ipcache = self.ipcache(targets);
         cilium.not_masqueraded = self.not_masqueraded(targets);
         cilium.snat_entries = self.snat_entries(targets);
-        cilium.drops_before = self.drops();
+        let drops = self.drops();
+        (cilium.drops_before, cilium.drops_map) = (drops.counts, drops.map);
     }
 
     fn lxc(&self, targets: &[IpAddr]) -> BTreeMap<IpAddr, Fact<Option<crate::facts::LxcEntry>>> {
@@ -177,13 +184,13 @@ impl Maps {
     }
 
     /// Drops so far, as Cilium counts them.
-    pub(super) fn drops(&self) -> Fact<Vec<DropCount>> {
+    pub(super) fn drops(&self) -> Drops {
         type Metrics = PerCpuHashMap<MapData, [u8; METRICS_KEY], [u8; METRICS_VALUE]>;
         let name = "cilium_metrics";
-        let map = self.open(name, (METRICS_KEY, METRICS_VALUE)).and_then(|map| Ok(Metrics::try_from(map)?));
-        let map = match map {
-            Ok(map) => map,
-            Err(e) => return Fact::unavailable(e, self.source(name)),
+        let opened = self.open_with_id(name, (METRICS_KEY, METRICS_VALUE));
+        let (map, id) = match opened.and_then(|(map, id)| Ok((Metrics::try_from(map)?, id))) {
+            Ok(opened) => opened,
+            Err(e) => return Drops { counts: Fact::unavailable(e, self.source(name)), map: None },
         };
         let mut entries = Vec::new();
         let walked = walk(map.keys(), |key| {
@@ -191,7 +198,7 @@ impl Maps {
                 entries.push((key, values.to_vec()));
             }
         });
-        match walked {
+        let counts = match walked {
             Ok(()) => {
                 let entries = entries.iter().map(|(key, values)| (&key[..], values.as_slice()));
                 Fact::known(layout::drops(entries), self.source(name))
@@ -199,7 +206,8 @@ impl Maps {
             Err(seen) => {
                 Fact::unavailable(format!("only {seen} entries were read in {WALK_LIMIT:?}"), self.source(name))
             }
-        }
+        };
+        Drops { counts, map: Some(id) }
     }
 }
 

@@ -170,7 +170,8 @@ impl Programs {
                 hooks.extend(pod.into_iter().map(|(name, side)| (name, device, side)));
             }
         }
-        let mut tcx = true;
+        // For tests of what a kernel without tcx would have, as with the probe's own hooks.
+        let mut tcx = std::env::var_os("HOSTDNS_PROBE_FORCE_CLSACT").is_none_or(|value| value != "1");
         for (name, interface, side) in hooks {
             let program = program(&mut self.ebpf, name)?;
             let failed = |source| Error::Attach { name, interface: interface.to_owned(), source };

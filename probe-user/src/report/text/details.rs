@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     checks::Severity,
+    facts::AttachedProgram,
     report::{Report, view},
 };
 
@@ -17,6 +18,7 @@ pub(super) fn render(report: &Report, page: &mut Page) {
     queries(report, page);
     traces(report, page);
     attachments(report, page);
+    programs(report, page);
     unavailable(report, page);
 }
 
@@ -119,6 +121,30 @@ fn attachments(report: &Report, page: &mut Page) {
         let state = hook.reason.as_ref().map_or_else(|| state.to_owned(), |reason| format!("{state}: {reason}"));
         page.prose((PLAIN, &format!("    {}  ", pad(&name(hook), width))), &state);
     }
+}
+
+/// Interface by interface and hook by hook, in the order in which they run.
+fn programs(report: &Report, page: &mut Page) {
+    let programs = &report.facts.cilium.programs;
+    let Some(found) = programs.get().filter(|found| !found.is_empty()) else { return };
+    heading("Programs on the devices", page);
+    let place = |one: &AttachedProgram| format!("{} {}", one.interface, one.hook.as_str());
+    let width = found.iter().map(|one| columns(&place(one))).max().unwrap_or(0);
+    for chain in found.chunk_by(|a, b| (&a.interface, a.hook) == (&b.interface, b.hook)) {
+        let (Some(first), names) = (chain.first(), chain.iter().map(program).collect::<Vec<_>>()) else { continue };
+        page.prose((PLAIN, &format!("    {}  ", pad(&place(first), width))), &names.join(", then "));
+    }
+    for other in programs.others() {
+        page.prose((DIM, "    "), other);
+    }
+}
+
+fn program(program: &AttachedProgram) -> String {
+    let name = if program.name.is_empty() { "one without a name" } else { &program.name };
+    let id = program.id.map(|id| format!("id {id}"));
+    let parts =
+        [id, program.priority.map(|n| format!("priority {n}")), program.handle.map(|n| format!("handle {n:#x}"))];
+    format!("{name} ({})", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
 }
 
 fn unavailable(report: &Report, page: &mut Page) {
