@@ -12,6 +12,7 @@ mod cilium;
 mod fact;
 #[cfg(all(feature = "probe", target_os = "linux"))]
 mod gather;
+mod host_routing;
 mod kubernetes;
 mod network;
 mod pods;
@@ -20,6 +21,7 @@ mod talos;
 
 pub use cilium::{Cilium, DropCount, HostRouting, LxcEntry, Masquerade, RoutingMode};
 pub use fact::Fact;
+pub use host_routing::{LegacyReasons, replaces_kube_proxy};
 pub use kubernetes::{ClusterPod, Kubernetes};
 pub use network::{
     Firewall, FirewallChain, InterfaceAddress, Link, Listener, NetnsId, Network, ResolvConf, Route, Rule, Transport,

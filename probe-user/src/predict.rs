@@ -158,6 +158,9 @@ fn way(facts: &Facts, target: SocketAddr, from: Origin, because: &mut Vec<String
         if version.is_beyond_measured() {
             return Err(format!("cannot say: Cilium {version} is newer than the newest one measured, 1.19.0-pre.0"));
         }
+        if let Some(read) = version.read_instead() {
+            because.push(format!("its source was not read: taken to do as {read}, the newest one read of its branch"));
+        }
         if version.is_before_known() {
             return Err(format!(
                 "cannot say: Cilium {version} is older than 1.15.0, the oldest one whose source was read"

@@ -2,7 +2,7 @@
 
 use super::Culprit;
 use crate::{
-    facts::{Fact, Facts},
+    facts::{self, Fact, Facts},
     predict::{
         Deciding, predict_for,
         what_if::{self, Change},
@@ -57,8 +57,8 @@ fn is_same(one: &Prediction, other: &Prediction) -> bool {
 /// Settings that are known both times and differ.
 fn between(before: &Facts, after: &Facts) -> Vec<Change> {
     let (old, new) = (&before.cilium, &after.cilium);
-    let legacy = |facts: &bool| if *facts { crate::facts::HostRouting::Legacy } else { crate::facts::HostRouting::Bpf };
-    let replaced = |mode: &String| !mode.eq_ignore_ascii_case("false");
+    let legacy = |legacy: &bool| if *legacy { facts::HostRouting::Legacy } else { facts::HostRouting::Bpf };
+    let replaced = |mode: &String| facts::replaces_kube_proxy(mode);
     let addresses = changed(&before.network.addresses, &after.network.addresses)
         .zip(after.network.routes.get())
         .map(|(addresses, routes)| Change::Addresses(addresses.clone(), routes.clone()));
@@ -69,6 +69,7 @@ fn between(before: &Facts, after: &Facts) -> Vec<Change> {
         changed(&old.kube_proxy_replacement, &new.kube_proxy_replacement)
             .map(replaced)
             .map(Change::KubeProxyReplacement),
+        changed(&old.ipsec, &new.ipsec).copied().map(Change::Ipsec),
         changed(&old.routing_mode, &new.routing_mode).copied().map(Change::RoutingMode),
         changed(&old.devices, &new.devices).cloned().map(Change::Devices),
         changed(&old.endpoint_routes, &new.endpoint_routes).copied().map(Change::EndpointRoutes),

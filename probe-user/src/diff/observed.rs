@@ -110,6 +110,7 @@ fn cilium(facts: &Facts) -> Vec<(String, Value)> {
         ("direct-routing-device", text(&agent.direct_routing_device)),
         ("endpoint-routes", of(&agent.endpoint_routes, ToString::to_string)),
         ("kube-proxy-replacement", text(&agent.kube_proxy_replacement)),
+        ("ipsec", of(&agent.ipsec, ToString::to_string)),
         ("local-max-addr-scope", of(&agent.address_scope_max, ToString::to_string)),
         ("exclude-local-address", of(&agent.exclude_local_addresses, |prefixes| prefixes.join(", "))),
         ("ip-masq-agent", of(&agent.ip_masq_agent, ToString::to_string)),

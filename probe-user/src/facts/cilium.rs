@@ -20,6 +20,8 @@ pub struct Cilium {
     pub settings: Fact<Vec<String>>,
     /// Effective host routing.
     pub host_routing: Fact<HostRouting>,
+    /// What made it Legacy, one reason each; empty where it is BPF.
+    pub legacy_because: Fact<Vec<String>>,
     /// What the settings asked for (`enable-host-legacy-routing`): true is Legacy.
     pub legacy_routing_configured: Fact<bool>,
     /// Native or Tunnel.
@@ -35,6 +37,8 @@ pub struct Cilium {
     pub devices: Fact<Vec<String>>,
     pub direct_routing_device: Fact<String>,
     pub kube_proxy_replacement: Fact<String>,
+    /// Encryption by IPsec.
+    pub ipsec: Fact<bool>,
     /// tcx or tc.
     pub attach_mode: Fact<String>,
     /// veth, netkit, netkit-l2.

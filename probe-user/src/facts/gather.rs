@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Fact, Facts, Network};
+use super::{Fact, Facts, HostRouting, Network};
 use crate::{netns::Netns, target::Targets, trace::Flow};
 
 mod agent;
@@ -150,7 +150,7 @@ pub async fn gather(sources: &Sources) -> Facts {
     facts.kubernetes = kubernetes.map(kubernetes::Found::facts);
     facts.firewall = firewall.unwrap_or_else(|why| Fact::unavailable(why, "nf_tables"));
     let of_cilium = cilium.inspect_err(|why| tracing::warn!("{why}"));
-    if let Ok((of_maps, skip_fib, pinned)) = of_cilium {
+    if let Ok((of_maps, skip_fib, compiled, pinned)) = of_cilium {
         facts.cilium.lxc = of_maps.lxc;
         facts.cilium.ipcache = of_maps.ipcache;
         facts.cilium.not_masqueraded = of_maps.not_masqueraded;
@@ -158,7 +158,9 @@ pub async fn gather(sources: &Sources) -> Facts {
         (facts.cilium.drops_before, facts.cilium.drops_map) = (of_maps.drops_before, of_maps.drops_map);
         facts.cilium.skip_fib = skip_fib;
         facts.cilium.devices = devices(facts.cilium.devices, pinned);
+        facts.cilium.host_routing = host_routing(facts.cilium.host_routing, compiled);
     }
+    facts.cilium.legacy_because = facts.cilium.why_legacy();
     facts.cilium.programs = programs.unwrap_or_else(|why| Fact::unavailable(why, programs::SOURCE));
     facts
 }
@@ -235,12 +237,13 @@ async fn on_thread<T: Send + 'static>(
     }
 }
 
-type OfCilium = (super::Cilium, Fact<bool>, Fact<Vec<String>>);
+type OfCilium = (super::Cilium, Fact<bool>, Option<(String, HostRouting)>, Fact<Vec<String>>);
 
 fn of_cilium(sources: &Sources) -> OfCilium {
     let mut cilium = super::Cilium::default();
     maps::Maps::new(&sources.bpf_root).read(&sources.targets.addresses, &mut cilium);
-    (cilium, state::skip_fib(&sources.cilium_state_dir), state::pinned_devices(&sources.bpf_root))
+    let state_dir = &sources.cilium_state_dir;
+    (cilium, state::skip_fib(state_dir), state::host_routing(state_dir), state::pinned_devices(&sources.bpf_root))
 }
 
 struct OfProcesses {
@@ -292,6 +295,17 @@ fn devices(mut said: Fact<Vec<String>>, pinned: Fact<Vec<String>>) -> Fact<Vec<S
         if let Fact::Known { others, .. } = &mut said {
             others.push(differs);
         }
+    }
+    said
+}
+
+/// The agent's word, and what was compiled where it differs; that may be the only source.
+fn host_routing(mut said: Fact<HostRouting>, compiled: Option<(String, HostRouting)>) -> Fact<HostRouting> {
+    let Some((source, mode)) = compiled else { return said };
+    match &mut said {
+        Fact::Known { value, .. } if *value == mode => {}
+        Fact::Known { others, .. } => others.push(format!("{source}: {}", mode.as_str())),
+        Fact::Unavailable { .. } => return Fact::known(mode, source),
     }
     said
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{node, version::Version};
-use crate::facts::{Facts, HostRouting, Masquerade, scope_name};
+use crate::facts::{Facts, HostRouting, LegacyReasons, scope_name};
 
 /// `local-max-addr-scope` where nobody set it (cilium pkg/defaults: `AddressScopeMax`).
 pub const DEFAULT_ADDRESS_SCOPE_MAX: u8 = 252;
@@ -26,7 +26,7 @@ pub fn version(facts: &Facts) -> Option<Version> {
     facts.cilium.version.get().and_then(|text| Version::parse(text))
 }
 
-/// The effective host routing and what it was read from, or which facts are missing.
+/// The effective host routing and what it was read from; else what follows from the settings, or which facts are missing.
 ///
 /// # Errors
 /// The names of the facts that would have told.
@@ -35,13 +35,15 @@ pub fn host_routing(facts: &Facts) -> Result<(HostRouting, String), String> {
     if let Some(&mode) = cilium.host_routing.get() {
         return Ok((mode, format!("host routing is {} ({})", mode.as_str(), cilium.host_routing.source())));
     }
-    if cilium.legacy_routing_configured.get() == Some(&true) {
-        return Ok((HostRouting::Legacy, "enable-host-legacy-routing is true, so host routing is Legacy".into()));
+    let LegacyReasons { found, unknown } = cilium.legacy_reasons();
+    if let Some(reason) = found.first() {
+        return Ok((HostRouting::Legacy, format!("{reason}, so host routing is Legacy")));
     }
-    if cilium.masquerade.get() == Some(&Masquerade::Iptables) {
-        return Ok((HostRouting::Legacy, "masquerading by iptables makes host routing fall back to Legacy".into()));
+    if unknown.is_empty() {
+        return Ok((HostRouting::Bpf, "no setting makes host routing fall back to Legacy, so it is BPF".into()));
     }
-    Err(format!("the effective host routing ({})", cilium.host_routing.why().unwrap_or("not read")))
+    let why = cilium.host_routing.why().unwrap_or("not read");
+    Err(format!("the effective host routing ({why}), or else {}", unknown.join(", ")))
 }
 
 /// Cilium takes the address for the host's own, and how that is known: from its map, else computed.

@@ -70,9 +70,6 @@ impl Row {
         let iptables = self.options.contains("enable-bpf-masquerade=false");
         cilium.legacy_routing_configured = known(mode == HostRouting::Legacy);
         cilium.masquerade = known(if iptables { Masquerade::Iptables } else { Masquerade::Bpf });
-        if mode == HostRouting::Bpf && !iptables {
-            cilium.host_routing = known(mode);
-        }
         cilium.endpoint_routes = known(self.options.contains("enable-endpoint-routes=true"));
         cilium.address_scope_max = known(if self.options.contains("local-max-addr-scope=254") { 254 } else { 252 });
         cilium.devices = known((0..self.external_devices).map(|n| format!("eth{n}")).collect());
@@ -174,7 +171,9 @@ fn missing_facts_are_named() {
     facts.cilium.version = Fact::default();
     assert!(run(&facts).because.last().unwrap().contains("Cilium's version"));
     facts.cilium.host_routing = Fact::unavailable("connection refused", "/var/run/cilium/cilium.sock");
-    assert!(run(&facts).because.last().unwrap().contains("connection refused"));
+    facts.cilium.ipsec = Fact::default();
+    let last = run(&facts).because.pop().unwrap();
+    assert!(last.contains("connection refused") && last.contains("or else enable-ipsec"), "{last}");
 }
 
 #[test]

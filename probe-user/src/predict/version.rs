@@ -12,6 +12,10 @@ pub struct Version {
     pre: Option<String>,
 }
 
+/// Of each branch, as of September 2025.
+const NEWEST_READ: [Version; 4] =
+    [Version::new(1, 15, 19), Version::new(1, 16, 14), Version::new(1, 17, 7), Version::new(1, 18, 2)];
+
 impl Version {
     pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
         Self { major, minor, patch, pre: None }
@@ -40,6 +44,14 @@ impl Version {
     #[must_use]
     pub fn is_beyond_measured(&self) -> bool {
         *self > Self { pre: Some("pre.0".into()), ..Self::new(1, 19, 0) }
+    }
+
+    /// The newest release read of its branch, where this one is newer. Release notes of 1.17.8 and 1.18.3 to 1.18.12 name no
+    /// change of what is predicted here.
+    #[must_use]
+    pub fn read_instead(&self) -> Option<Self> {
+        let read = NEWEST_READ.into_iter().find(|read| self.in_minor(read.major, read.minor))?;
+        (*self > read).then_some(read)
     }
 
     /// Older than anything whose source was read.
@@ -132,6 +144,15 @@ mod tests {
         for newer in ["1.19.0-pre.1", "1.19.0-rc.0", "1.19.0", "1.20.1", "2.0.0"] {
             assert!(version(newer).is_beyond_measured(), "{newer}");
         }
+    }
+
+    #[test]
+    fn patches_that_were_not_read_are_taken_for_those_that_were() {
+        for read in ["1.15.0", "1.16.14", "1.17.7", "1.18.1", "1.18.2", "1.19.0-pre.0"] {
+            assert_eq!(version(read).read_instead(), None, "{read}");
+        }
+        assert_eq!(version("1.17.8").read_instead(), Some(version("1.17.7")));
+        assert_eq!(version("1.18.12").read_instead(), Some(version("1.18.2")));
     }
 
     #[test]

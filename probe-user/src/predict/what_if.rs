@@ -33,6 +33,8 @@ pub enum Change {
     Devices(Vec<String>),
     EndpointRoutes(bool),
     KubeProxyReplacement(bool),
+    /// Encryption by IPsec.
+    Ipsec(bool),
     /// `local-max-addr-scope`.
     AddressScopeMax(u8),
     /// `exclude-local-address`.
@@ -57,6 +59,7 @@ impl Change {
             Self::Devices(_) => "devices",
             Self::EndpointRoutes(_) => "endpoint-routes",
             Self::KubeProxyReplacement(_) => "kube-proxy-replacement",
+            Self::Ipsec(_) => "ipsec",
             Self::AddressScopeMax(_) => "local-max-addr-scope",
             Self::ExcludeLocalAddress(_) => "exclude-local-address",
             Self::LoScope(_) => "lo-scope",
@@ -74,7 +77,9 @@ impl Change {
             Self::Masquerade(mode) => masquerade_name(*mode).to_owned(),
             Self::RoutingMode(mode) => routing_name(*mode).to_owned(),
             Self::Devices(list) | Self::ExcludeLocalAddress(list) => list.join(","),
-            Self::EndpointRoutes(on) | Self::KubeProxyReplacement(on) | Self::Forward(on) => on.to_string(),
+            Self::EndpointRoutes(on) | Self::KubeProxyReplacement(on) | Self::Ipsec(on) | Self::Forward(on) => {
+                on.to_string()
+            }
             Self::AddressScopeMax(max) => max.to_string(),
             Self::LoScope(scope) => scope.map_or_else(|| "absent".to_owned(), scope_name),
             Self::Addresses(addresses, _) => format!("{} addresses", addresses.len()),
@@ -99,6 +104,10 @@ impl Change {
             }
             Self::KubeProxyReplacement(on) => {
                 agent.kube_proxy_replacement = supposed(if *on { "True" } else { "False" }.into());
+                route_anew(facts);
+            }
+            Self::Ipsec(on) => {
+                agent.ipsec = supposed(*on);
                 route_anew(facts);
             }
             Self::RoutingMode(mode) => agent.routing_mode = supposed(*mode),
@@ -178,21 +187,24 @@ fn forget_what_is_compiled(facts: &mut Facts) {
     facts.cilium.skip_fib = Fact::default();
 }
 
-/// The host routing that follows from the settings (cilium daemon/cmd/kube_proxy_replacement.go); other fallbacks, as
-/// IPsec, are not seen here.
+/// The host routing follows from the settings again. Where it is BPF now, none of those that are not known can be a reason
+/// for Legacy.
 fn route_anew(facts: &mut Facts) {
-    let agent = &facts.cilium;
-    let without_kpr = agent.kube_proxy_replacement.get().is_some_and(|mode| mode.eq_ignore_ascii_case("false"));
-    let legacy = agent.legacy_routing_configured.get() == Some(&true)
-        || agent.masquerade.get() == Some(&Masquerade::Iptables)
-        || without_kpr;
-    let all_known = agent.legacy_routing_configured.get().is_some() && agent.masquerade.get().is_some();
-    facts.cilium.host_routing = match (legacy, all_known) {
-        (true, _) => supposed(HostRouting::Legacy),
-        (false, true) => Fact::known(HostRouting::Bpf, "supposed: no setting known here makes it fall back"),
-        (false, false) => Fact::unavailable("it follows from settings that are not known", SUPPOSED),
-    };
+    let agent = &mut facts.cilium;
+    if agent.host_routing.get() == Some(&HostRouting::Bpf) {
+        let running = format!("host routing is BPF ({})", agent.host_routing.source());
+        known_by(&mut agent.legacy_routing_configured, false, &running);
+        known_by(&mut agent.ipsec, false, &running);
+        known_by(&mut agent.kube_proxy_replacement, "True".into(), &running);
+    }
+    agent.host_routing = Fact::unavailable("it follows from the settings", SUPPOSED);
     forget_what_is_compiled(facts);
+}
+
+fn known_by<T>(fact: &mut Fact<T>, value: T, source: &str) {
+    if fact.get().is_none() {
+        *fact = Fact::known(value, source);
+    }
 }
 
 /// Puts the address on `lo` with this scope, or takes it from there.
@@ -251,6 +263,7 @@ pub fn now(facts: &Facts, targets: &Targets, change: &Change) -> Option<String> 
         Change::Devices(_) => agent.devices.get().map(|devices| devices.join(",")),
         Change::EndpointRoutes(_) => agent.endpoint_routes.get().map(ToString::to_string),
         Change::KubeProxyReplacement(_) => agent.kube_proxy_replacement.get().map(|mode| mode.to_lowercase()),
+        Change::Ipsec(_) => agent.ipsec.get().map(ToString::to_string),
         Change::AddressScopeMax(_) => Some(cilium::scope_max(facts).to_string()),
         Change::ExcludeLocalAddress(_) => agent.exclude_local_addresses.get().map(|prefixes| prefixes.join(",")),
         Change::LoScope(_) | Change::Addresses(..) => places(facts, targets),

@@ -246,6 +246,8 @@ fn facts(scope: u8, entry: Option<LxcEntry>) -> Facts {
     facts.cilium.host_routing = Fact::known(HostRouting::Bpf, AGENT);
     facts.cilium.routing_mode = Fact::known(RoutingMode::Native, AGENT);
     facts.cilium.masquerade = Fact::known(Masquerade::Bpf, AGENT);
+    facts.cilium.ipsec = Fact::known(false, AGENT);
+    facts.cilium.legacy_because = Fact::known(Vec::new(), AGENT);
     facts.cilium.lxc.insert(HOST_DNS_V4, Fact::known(entry, "/sys/fs/bpf/tc/globals/cilium_lxc"));
     facts.cilium.skip_fib = Fact::unavailable("no such directory", "/var/run/cilium/state");
     let program = |interface: &str, hook, name: &str, id| AttachedProgram {

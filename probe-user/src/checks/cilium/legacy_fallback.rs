@@ -2,18 +2,19 @@
 
 use crate::{
     checks::{Case, Check, Finding, Severity, code::Code},
-    facts::{HostRouting, Masquerade},
+    facts::HostRouting,
 };
 
 pub(in crate::checks) const CHECK: Check = Check { code: Code::LegacyFallback, explain: EXPLAIN, run };
 
 const EXPLAIN: &str = r#"Cilium fell back to legacy host routing by itself, which is why pods reach the address.
 
-BPF host routing needs BPF masquerading (or none at all), kube-proxy replacement and no IPsec.
-Where one is missing the agent logs "Falling back to legacy host routing" and goes on. With Legacy
-the kernel delivers to the node's own addresses whatever Cilium knows of them. It works today by
-accident: turn on bpf.masquerade or kube-proxy replacement later, and HDP201 or HDP202 is what you
-get.
+BPF host routing needs BPF masquerading (or none at all), kube-proxy replacement and no IPsec; up
+to 1.17 also a kernel with bpf_redirect_neigh and bpf_redirect_peer (Linux 5.10). Where one is
+missing the agent logs "Falling back to legacy host routing" and goes on. With Legacy the kernel
+delivers to the node's own addresses whatever Cilium knows of them. It works today by accident:
+turn on bpf.masquerade or kube-proxy replacement, or turn off IPsec, and HDP201 or HDP202 is what
+you get.
 
 By hand: `kubectl -n kube-system logs ds/cilium | grep 'Falling back to legacy'`;
 `cilium-dbg status | grep Routing` says `Host: Legacy`.
@@ -31,19 +32,14 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     if !fell_back {
         return Vec::new();
     }
-    let mut finding = Finding::new(
+    let finding = Finding::new(
         Code::LegacyFallback,
         Severity::Info,
         "Cilium fell back to legacy host routing; nobody asked for it.",
     )
     .evidence(format!("host routing is Legacy ({})", cilium.host_routing.source()))
-    .evidence(format!("enable-host-legacy-routing is false ({})", cilium.legacy_routing_configured.source()));
-    if cilium.masquerade.get() == Some(&Masquerade::Iptables) {
-        finding = finding.evidence(format!("masquerading is done by iptables ({})", cilium.masquerade.source()));
-    }
-    if let Some(mode) = cilium.kube_proxy_replacement.get() {
-        finding = finding.evidence(format!("kube-proxy replacement is {mode}"));
-    }
+    .evidence(format!("enable-host-legacy-routing is false ({})", cilium.legacy_routing_configured.source()))
+    .evidences(cilium.legacy_because.get().cloned().unwrap_or_default());
     vec![finding]
 }
 
@@ -57,7 +53,7 @@ mod tests {
         assert_eq!(Scene::new().finding("HDP204"), None);
         let scene = Scene::new().facts(|f| {
             f.cilium.host_routing = known(HostRouting::Legacy);
-            f.cilium.masquerade = known(Masquerade::Iptables);
+            f.cilium.legacy_because = known(vec!["masquerading is done by iptables (agent)".into()]);
         });
         assert!(scene.finding("HDP204").unwrap().evidence.iter().any(|line| line.contains("iptables")));
         assert_eq!(scene.facts(|f| f.cilium.legacy_routing_configured = known(true)).finding("HDP204"), None);

@@ -12,8 +12,8 @@ const EXPLAIN: &str = r#"A network policy drops the pods' queries.
 Cilium dropped the packet with reason 133 (policy denied), 181 (denied by a deny rule) or 189
 (authentication required). This has nothing to do with masquerading. It often comes right after the
 usual workaround: once Cilium knows the address as the node's, its identity is "host" instead of
-"world", so a policy that allowed world or 169.254.0.0/16 (CIDR rules never match the host) no
-longer covers it.
+"world", so a policy that allowed world or 169.254.0.0/16 no longer covers it: CIDR rules do not
+match the host, unless policy-cidr-match-mode says so.
 
 By hand: `hubble observe --verdict DROPPED --port 53`, or `cilium-dbg monitor -t drop` in the
 agent's pod.

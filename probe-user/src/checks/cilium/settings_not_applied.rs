@@ -34,6 +34,7 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
             cilium.host_routing.source()
         ));
     }
+    differs(&mut lines, "host routing", &cilium.host_routing);
     differs(&mut lines, "enable-host-legacy-routing", &cilium.legacy_routing_configured);
     differs(&mut lines, "routing mode", &cilium.routing_mode);
     differs(&mut lines, "tunnel protocol", &cilium.tunnel_protocol);

@@ -49,9 +49,10 @@ fn linked(text: &str) -> String {
 }
 
 fn link(prose: &str) -> String {
-    const HEADS: [(&str, &str); 3] = [
+    const HEADS: [(&str, &str); 4] = [
         ("HDP", "#hdp"),
         ("cilium issue ", "https://github.com/cilium/cilium/issues/"),
+        ("cilium pull request ", "https://github.com/cilium/cilium/pull/"),
         ("siderolabs/talos issue ", "https://github.com/siderolabs/talos/issues/"),
     ];
     let mut out = String::with_capacity(prose.len());

@@ -100,6 +100,13 @@ impl Agent {
                 ],
                 says.settings("kube-proxy-replacement", |text| Some(capitalized(text))),
             ),
+            ipsec: says.pick(
+                [
+                    says.health("/encryption/mode", |v| Some(v.as_str()?.eq_ignore_ascii_case("ipsec"))),
+                    says.config("EnableIPSec", Value::as_bool),
+                ],
+                says.settings("enable-ipsec", flag),
+            ),
             // EnableTCX is a wish: where the kernel has no tcx, the agent falls back.
             attach_mode: says.heard([
                 says.health("/attach-mode", text),

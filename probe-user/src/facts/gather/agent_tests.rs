@@ -39,6 +39,7 @@ fn every_recorded_agent_is_understood() {
         assert_eq!(cilium.host_routing.get(), Some(&host_routing), "{version}");
         assert_eq!(cilium.masquerade.get(), Some(&Masquerade::Bpf), "{version}");
         assert_eq!(cilium.ip_masq_agent.get(), Some(&false), "{version}");
+        assert_eq!(cilium.ipsec.get(), Some(&false), "{version}");
         assert_eq!(cilium.endpoint_routes.get(), Some(&false), "{version}");
         assert_eq!(cilium.address_scope_max.get(), Some(&252), "{version}");
         assert_eq!(cilium.exclude_local_addresses.get(), Some(&vec![]), "{version}");
@@ -131,6 +132,17 @@ fn wildcards_are_not_taken_for_devices() {
     assert_eq!(names(&json!([{"name": "eth0", "ip": []}, "eth1"])), Some(vec!["eth0".into(), "eth1".into()]));
     assert_eq!(scope("link"), Some(253));
     assert_eq!(scope("nonsense"), None);
+}
+
+#[test]
+fn ipsec_is_told_from_other_encryption() {
+    let encrypts = |mode: &str| agent(&format!(r#"{{"encryption": {{"mode": "{mode}"}}}}"#), "{}").facts(&none()).ipsec;
+    assert_eq!(encrypts("IPsec").get(), Some(&true));
+    for other in ["Disabled", "Wireguard", "Ztunnel"] {
+        assert_eq!(encrypts(other).get(), Some(&false), "{other}");
+    }
+    let set = agent("{}", "{}").facts(&settings(&[("enable-ipsec", "true")]));
+    assert_eq!(set.ipsec.get(), Some(&true));
 }
 
 #[test]

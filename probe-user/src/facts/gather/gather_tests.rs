@@ -12,6 +12,17 @@ fn pins_speak_where_the_agent_does_not() {
 }
 
 #[test]
+fn the_compiled_host_routing_speaks_where_the_agent_does_not() {
+    let compiled = || Some(("node_config.h".to_owned(), HostRouting::Bpf));
+    let agent = |mode| Fact::known(mode, "agent");
+    assert_eq!(host_routing(Fact::default(), compiled()), Fact::known(HostRouting::Bpf, "node_config.h"));
+    assert_eq!(host_routing(agent(HostRouting::Bpf), compiled()), agent(HostRouting::Bpf));
+    let differs = host_routing(agent(HostRouting::Legacy), compiled());
+    assert_eq!((differs.get(), differs.others()), (Some(&HostRouting::Legacy), &["node_config.h: BPF".to_owned()][..]));
+    assert_eq!(host_routing(agent(HostRouting::Legacy), None), agent(HostRouting::Legacy));
+}
+
+#[test]
 fn nothing_to_read_is_said_fact_by_fact() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing");

@@ -162,7 +162,7 @@ pub(super) fn say<'a>(sets: &'a [Settings], key: &str) -> impl Iterator<Item = O
 /// facts rest on.
 fn default_of(key: &str) -> Option<&'static str> {
     Some(match key {
-        "enable-bpf-masquerade" | "enable-endpoint-routes" | "enable-host-firewall" => "false",
+        "enable-bpf-masquerade" | "enable-endpoint-routes" | "enable-host-firewall" | "enable-ipsec" => "false",
         "enable-host-legacy-routing" | "enable-ip-masq-agent" | "enable-local-redirect-policy" => "false",
         "enable-ipv4-masquerade" => "true",
         "kube-proxy-replacement" => "false",

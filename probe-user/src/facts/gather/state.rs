@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use super::processes::read_text;
-use crate::facts::Fact;
+use crate::facts::{Fact, HostRouting};
 
 /// Whether endpoints are compiled with the one-device shortcut: `ENABLE_SKIP_FIB` in `<endpoint id>/ep_config.h`
 /// (cilium pkg/datapath/linux/config/config.go). The agent's state is in `state` below its run directory.
@@ -22,7 +22,8 @@ pub(super) fn skip_fib(state_dir: &Path) -> Fact<bool> {
         // Names that are not a number are regenerations under way (`123_next`).
         let numbers = entries.flatten().filter(|e| e.file_name().to_str().is_some_and(|n| n.parse::<u16>().is_ok()));
         let files = numbers.take(MAX_ENDPOINTS).map(|entry| entry.path().join("ep_config.h"));
-        let read: Vec<bool> = files.filter_map(|path| read_text(&path, 1 << 20).ok().map(|t| defines(&t))).collect();
+        let read: Vec<bool> =
+            files.filter_map(|path| read_text(&path, 1 << 20).ok().map(|t| defines(&t, "ENABLE_SKIP_FIB"))).collect();
         if read.is_empty() {
             continue;
         }
@@ -34,10 +35,19 @@ pub(super) fn skip_fib(state_dir: &Path) -> Fact<bool> {
     Fact::unavailable(why, state_dir.display().to_string())
 }
 
-fn defines(header: &str) -> bool {
+/// BPF, and the header that says so: `ENABLE_HOST_ROUTING` in `globals/node_config.h`. Without the define nothing is said:
+/// a release that compiles it no more would look the same.
+pub(super) fn host_routing(state_dir: &Path) -> Option<(String, HostRouting)> {
+    let headers = [state_dir.to_owned(), state_dir.join("state")].map(|dir| dir.join("globals/node_config.h"));
+    let read = headers.into_iter().find_map(|path| Some((read_text(&path, 1 << 20).ok()?, path)));
+    let (_, path) = read.filter(|(header, _)| defines(header, "ENABLE_HOST_ROUTING"))?;
+    Some((path.display().to_string(), HostRouting::Bpf))
+}
+
+fn defines(header: &str, name: &str) -> bool {
     header.lines().any(|line| {
         let mut words = line.split_whitespace();
-        words.next() == Some("#define") && words.next() == Some("ENABLE_SKIP_FIB") && words.next() != Some("0")
+        words.next() == Some("#define") && words.next() == Some(name) && words.next() != Some("0")
     })
 }
 
@@ -91,6 +101,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(skip_fib(dir.path()).why().is_some());
         assert!(skip_fib(Path::new("/nonexistent")).why().is_some_and(|why| why.contains("/var/run/cilium")));
+    }
+
+    #[test]
+    fn the_compiled_host_routing_is_found_in_either_layout() {
+        for below in ["", "state"] {
+            let dir = tempfile::tempdir().unwrap();
+            let globals = dir.path().join(below).join("globals");
+            fs::create_dir_all(&globals).unwrap();
+            fs::write(globals.join("node_config.h"), "#define ENABLE_IPV4 1\n#define ENABLE_HOST_ROUTING 1\n").unwrap();
+            assert!(matches!(host_routing(dir.path()), Some((source, HostRouting::Bpf)) if source.ends_with(".h")));
+            fs::write(globals.join("node_config.h"), "#define ENABLE_IPV4 1\n").unwrap();
+            assert_eq!(host_routing(dir.path()), None, "{below}");
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ fn each_key_of_a_broken_node() {
         ("masquerade=iptables", Some(Ended::Answered)),
         ("masquerade=disabled", Some(Ended::Leaked)),
         ("kube-proxy-replacement=false", Some(Ended::Answered)),
+        ("ipsec=true", Some(Ended::Answered)),
         ("routing-mode=tunnel", Some(Ended::Leaked)),
         ("devices=2", Some(Ended::Dropped)),
         ("devices=eth0,eth1", Some(Ended::Dropped)),
@@ -103,6 +104,15 @@ fn what_is_not_known_is_not_guessed() {
     unknown.cilium.masquerade = Fact::default();
     assert_eq!(ended(&unknown, &["host-routing=bpf"]), None);
     assert_eq!(ended(&unknown, &["host-routing=legacy"]), Some(Ended::Answered));
+    // A report of an agent that was not asked for IPsec: where it routes by BPF, there is none.
+    let mut silent = facts();
+    hide(&mut silent);
+    silent.cilium.ipsec = Fact::default();
+    assert_eq!(ended(&silent, &["masquerade=disabled"]), Some(Ended::Leaked));
+    silent.cilium.host_routing = known(HostRouting::Legacy);
+    silent.cilium.legacy_routing_configured = known(true);
+    let after = after(&silent, &Targets::default(), Deciding::Pods, &[change("host-routing=bpf")]);
+    assert!(after.because.last().unwrap().contains("enable-ipsec"), "{:?}", after.because);
 }
 
 #[test]
@@ -143,7 +153,8 @@ fn nonsense_is_refused_with_what_would_do() {
 
 #[test]
 fn every_key_reads_and_names_itself() {
-    let examples = ["1.18.1", "bpf", "iptables", "tunnel", "2", "true", "false", "254", "10.0.0.0/8", "global", "true"];
+    let examples =
+        ["1.18.1", "bpf", "iptables", "tunnel", "2", "true", "false", "true", "254", "10.0.0.0/8", "global", "true"];
     assert_eq!(examples.len(), KEYS.len());
     for ((key, _), value) in KEYS.iter().zip(examples) {
         let change = change(&format!("{key}={value}"));
