@@ -6,10 +6,12 @@ use super::processes::read_text;
 use crate::facts::{Fact, HostRouting};
 
 /// Whether endpoints are compiled with the one-device shortcut: `ENABLE_SKIP_FIB` in `<endpoint id>/ep_config.h`
-/// (cilium pkg/datapath/linux/config/config.go). The agent's state is in `state` below its run directory.
+/// (cilium pkg/datapath/linux/config/config.go, `writeTemplateConfig`). The host's own endpoint is among them, says
+/// `HOST_ENDPOINT` and has the shortcut with endpoint routes too: no pod's packets pass it. The agent's state is in
+/// `state` below its run directory.
 pub(super) fn skip_fib(state_dir: &Path) -> Fact<bool> {
     const MAX_ENDPOINTS: usize = 4096;
-    let mut why = format!("{} has no endpoint's ep_config.h", state_dir.display());
+    let mut why = format!("{} has no pod's ep_config.h", state_dir.display());
     for dir in [state_dir.to_owned(), state_dir.join("state")] {
         let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
@@ -22,15 +24,22 @@ pub(super) fn skip_fib(state_dir: &Path) -> Fact<bool> {
         // Names that are not a number are regenerations under way (`123_next`).
         let numbers = entries.flatten().filter(|e| e.file_name().to_str().is_some_and(|n| n.parse::<u16>().is_ok()));
         let files = numbers.take(MAX_ENDPOINTS).map(|entry| entry.path().join("ep_config.h"));
-        let read: Vec<bool> =
-            files.filter_map(|path| read_text(&path, 1 << 20).ok().map(|t| defines(&t, "ENABLE_SKIP_FIB"))).collect();
+        let headers = files.filter_map(|path| read_text(&path, 1 << 20).ok());
+        let pods = headers.filter(|header| !defines(header, "HOST_ENDPOINT"));
+        let read: Vec<bool> = pods.map(|header| defines(&header, "ENABLE_SKIP_FIB")).collect();
         if read.is_empty() {
             continue;
         }
         let with = read.iter().filter(|&&skips| skips).count();
         let source = dir.join("*/ep_config.h").display().to_string();
-        let mixed = (with != 0 && with != read.len()).then(|| format!("{with} of {} endpoints have it", read.len()));
-        return Fact::Known { value: with != 0, source, others: mixed.into_iter().collect() };
+        return match with {
+            0 => Fact::known(false, source),
+            all if all == read.len() => Fact::known(true, source),
+            some => {
+                let why = format!("{some} of {} endpoints have it: a regeneration is under way, or stuck", read.len());
+                Fact::unavailable(why, source)
+            }
+        };
     }
     Fact::unavailable(why, state_dir.display().to_string())
 }
@@ -94,6 +103,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         endpoint(dir.path(), "2071", "/* ENABLE_SKIP_FIB */\n");
         assert_eq!(skip_fib(dir.path()).get(), Some(&false));
+    }
+
+    #[test]
+    fn the_hosts_own_endpoint_says_nothing_of_pods() {
+        let dir = tempfile::tempdir().unwrap();
+        endpoint(dir.path(), "7", "#define ENABLE_SKIP_FIB 1\n#define HOST_ENDPOINT 1\n");
+        assert!(skip_fib(dir.path()).why().is_some_and(|why| why.contains("no pod's ep_config.h")));
+        endpoint(dir.path(), "2071", "#define LXC_ID 0x817\n");
+        assert_eq!(skip_fib(dir.path()), Fact::known(false, dir.path().join("*/ep_config.h").display().to_string()));
+    }
+
+    #[test]
+    fn endpoints_that_differ_are_unknown() {
+        let dir = tempfile::tempdir().unwrap();
+        endpoint(dir.path(), "2071", "#define ENABLE_SKIP_FIB 1\n");
+        endpoint(dir.path(), "2072", "");
+        assert!(skip_fib(dir.path()).why().is_some_and(|why| why.contains("1 of 2 endpoints")));
     }
 
     #[test]
