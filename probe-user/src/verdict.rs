@@ -137,7 +137,7 @@ fn unknown_because(case: &Case<'_>, worst: &Outcome<'_>) -> Option<Code> {
 #[must_use]
 pub fn bypassed(case: &Case<'_>) -> Option<Vec<String>> {
     let coredns = &case.facts.coredns;
-    let corefiles = coredns.get().filter(|all| !all.is_empty() && coredns.others().is_empty())?;
+    let corefiles = coredns.get().filter(|all| !all.is_empty() && coredns.notes().is_empty())?;
     let pods = case.facts.pods.get()?;
     let read = |name: &String| corefiles.iter().any(|file| &file.pod == name);
     if !pods.iter().filter(|pod| pod.role == PodRole::Coredns).all(|pod| read(&pod.name)) {

@@ -291,10 +291,7 @@ fn devices(mut said: Fact<Vec<String>>, pinned: Fact<Vec<String>>) -> Fact<Vec<S
     let mut sorted = devices.clone();
     sorted.sort();
     if sorted != *pins {
-        let differs = format!("{}: {}", pinned.source(), pins.join(" "));
-        if let Fact::Known { others, .. } = &mut said {
-            others.push(differs);
-        }
+        said.differs(format!("{}: {}", pinned.source(), pins.join(" ")));
     }
     said
 }
@@ -304,7 +301,7 @@ fn host_routing(mut said: Fact<HostRouting>, compiled: Option<(String, HostRouti
     let Some((source, mode)) = compiled else { return said };
     match &mut said {
         Fact::Known { value, .. } if *value == mode => {}
-        Fact::Known { others, .. } => others.push(format!("{source}: {}", mode.as_str())),
+        Fact::Known { .. } => said.differs(format!("{source}: {}", mode.as_str())),
         Fact::Unavailable { .. } => return Fact::known(mode, source),
     }
     said

@@ -44,9 +44,7 @@ impl Cilium {
         let LegacyReasons { found, unknown } = self.legacy_reasons();
         let unknown = (!unknown.is_empty()).then(|| format!("not known: {}", unknown.join(", ")));
         match (found.is_empty(), unknown) {
-            (false, unknown) => {
-                Fact::Known { value: found, source: "its settings".into(), others: unknown.into_iter().collect() }
-            }
+            (false, unknown) => Fact::known(found, "its settings").noting(unknown),
             (true, Some(unknown)) => Fact::unavailable(format!("no setting that is known; {unknown}"), mode.source()),
             // Up to 1.17 a kernel without the helpers bpf_redirect_neigh and bpf_redirect_peer is the last reason.
             (true, None) => {
@@ -91,7 +89,7 @@ mod tests {
     #[test]
     fn each_reason_is_found_alone() {
         let reason = |change: fn(&mut Cilium)| match cilium(change).why_legacy() {
-            Fact::Known { value, others, .. } if others.is_empty() => value.join("; "),
+            Fact::Known { value, notes, .. } if notes.is_empty() => value.join("; "),
             other => panic!("{other:?}"),
         };
         assert!(
@@ -113,7 +111,7 @@ mod tests {
             c.masquerade = known(Masquerade::Iptables);
             c.ipsec = Fact::default();
         });
-        assert_eq!(iptables.why_legacy().others(), ["not known: enable-ipsec"]);
+        assert_eq!(iptables.why_legacy().notes(), ["not known: enable-ipsec"]);
         let nothing = cilium(|c| c.ipsec = Fact::default());
         assert!(nothing.why_legacy().why().is_some_and(|why| why.contains("enable-ipsec")));
         assert!(cilium(|_| {}).why_legacy().why().is_some_and(|why| why.contains("log")));

@@ -55,7 +55,7 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
 
 /// Settings contradict what the agent runs with. What it says of itself in two places is no setting.
 fn differs<T: std::fmt::Debug>(lines: &mut Vec<String>, what: &str, fact: &Fact<T>) {
-    let Fact::Known { value, source, others } = fact else { return };
+    let Fact::Known { value, source, others, .. } = fact else { return };
     let settings: Vec<&str> = others.iter().map(String::as_str).filter(|other| !other.starts_with("agent ")).collect();
     if !settings.is_empty() {
         lines.push(format!("{what} is {value:?} ({source}); but {}", settings.join("; ")));
@@ -77,13 +77,13 @@ mod tests {
     #[test]
     fn sources_that_differ() {
         let scene = Scene::new().facts(|f| {
-            f.cilium.address_scope_max =
-                Fact::Known { value: 252, source: "agent".into(), others: vec!["254 (ConfigMap)".into()] };
+            f.cilium.address_scope_max = Fact::known(252, "agent");
+            f.cilium.address_scope_max.differs("254 (ConfigMap)");
         });
         assert!(scene.finding("HDP203").unwrap().evidence[0].contains("254 (ConfigMap)"));
         let scene = Scene::new().facts(|f| {
-            let others = vec!["agent /v1/config AddressScopeMax: 254".into()];
-            f.cilium.address_scope_max = Fact::Known { value: 252, source: "agent /v1/healthz".into(), others };
+            f.cilium.address_scope_max = Fact::known(252, "agent /v1/healthz");
+            f.cilium.address_scope_max.differs("agent /v1/config AddressScopeMax: 254");
         });
         assert_eq!(scene.finding("HDP203"), None, "the agent's two answers are no settings");
     }

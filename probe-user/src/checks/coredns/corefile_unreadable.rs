@@ -33,7 +33,7 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         .filter(|pod| !files.iter().any(|file| file.pod == pod.name && !file.forwards_to.is_empty()))
         .map(|pod| format!("{}: {}", pod.name, coredns.why().unwrap_or("no `forward .` was found")));
     // The parts that were not read say why nothing was found, or make what was found doubtful.
-    let unread: Vec<String> = coredns.others().iter().cloned().chain(unread).collect();
+    let unread: Vec<String> = coredns.notes().iter().cloned().chain(unread).collect();
     if unread.is_empty() {
         return Vec::new();
     }
@@ -54,18 +54,21 @@ mod tests {
 
     #[test]
     fn a_part_that_is_missing_makes_the_rest_doubtful() {
-        let elsewhere = |others: &[&str]| {
+        let elsewhere = |notes: &[&str]| {
             Scene::new().facts(|f| {
                 let mut files = f.coredns.get().unwrap().clone();
                 files[0].forwards_to = vec!["1.1.1.1".into()];
-                let others = others.iter().map(ToString::to_string).collect();
-                f.coredns = Fact::Known { value: files, source: "/proc".into(), others };
+                f.coredns = Fact::known(files, "/proc").noting(notes.iter().map(ToString::to_string));
             })
         };
         let has = |scene: &Scene, code: &str| scene.codes().iter().any(|found| found == code);
         assert!(has(&elsewhere(&[]), "HDP302") && !has(&elsewhere(&[]), "HDP303"));
         let doubtful = elsewhere(&["coredns-1: /etc/coredns/Corefile: import x: no such file"]);
         assert!(!has(&doubtful, "HDP302"));
+        // Another source that says something else makes nothing unread.
+        let mut differs = elsewhere(&[]);
+        differs.facts.coredns.differs("ConfigMap kube-system/coredns: forwards to 169.254.116.108");
+        assert!(has(&differs, "HDP302") && !has(&differs, "HDP303"));
         assert!(doubtful.finding("HDP303").unwrap().evidence[0].contains("import x"));
     }
 }

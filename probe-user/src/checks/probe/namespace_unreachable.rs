@@ -1,7 +1,7 @@
 //! HDP008 namespace-unreachable: a pod that could not be entered.
 
 use crate::checks::{Case, Check, Finding, Severity, code::Code};
-use crate::{ended::Ended, facts::Fact};
+use crate::ended::Ended;
 
 pub(in crate::checks) const CHECK: Check = Check { code: Code::NamespaceUnreachable, explain: EXPLAIN, run };
 
@@ -31,9 +31,7 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     lines.dedup();
     let asked = !lines.is_empty();
     // What was not seen or not entered while pods were looked for.
-    if let Fact::Known { others, .. } = &case.facts.pods {
-        lines.extend(others.iter().cloned());
-    }
+    lines.extend(case.facts.pods.notes().iter().cloned());
     if lines.is_empty() {
         return Vec::new();
     }
@@ -47,7 +45,10 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checks::testing::{Fate, Scene};
+    use crate::{
+        checks::testing::{Fate, Scene},
+        facts::Fact,
+    };
 
     #[test]
     fn once_for_a_vantage() {
@@ -63,8 +64,8 @@ mod tests {
     #[test]
     fn what_was_not_seen_of_the_pods_is_told() {
         let mut scene = Scene::new();
-        let Fact::Known { others, .. } = &mut scene.facts.pods else { panic!("a scene has pods") };
-        others.push("pod app (pid 7): cannot enter network namespace /proc/7/ns/net: EPERM".into());
+        let Fact::Known { notes, .. } = &mut scene.facts.pods else { panic!("a scene has pods") };
+        notes.push("pod app (pid 7): cannot enter network namespace /proc/7/ns/net: EPERM".into());
         let finding = scene.finding("HDP008").unwrap();
         assert!(finding.evidence.iter().any(|line| line.contains("pod app")), "{:?}", finding.evidence);
     }

@@ -177,7 +177,7 @@ impl Says<'_> {
                 Err(e) => format!("{source}: {e}"),
             });
         let others = others.collect();
-        Fact::Known { value, source, others }
+        Fact::Known { value, source, others, notes: Vec::new() }
     }
 
     fn unavailable<T>(&self) -> Fact<T> {

@@ -19,7 +19,7 @@ pub(super) fn read<'a>(running: impl IntoIterator<Item = (&'a Process, String)>,
     }
     match known.is_empty() && !gaps.is_empty() {
         true => Fact::unavailable(gaps.join("; "), source),
-        false => Fact::Known { value: known, source: source.into(), others: gaps },
+        false => Fact::known(known, source).noting(gaps),
     }
 }
 
@@ -72,6 +72,9 @@ fn of_root(forwards: &[Forward]) -> Vec<String> {
     of_root.flat_map(|forward| forward.to.clone()).collect()
 }
 
+/// How many nameservers the kubelet gives a pod (kubernetes pkg/apis/core/validation, `MaxDNSNameservers`).
+const MAX_NAMESERVERS: usize = 3;
+
 /// The Corefile in a ConfigMap, and what is not sure of it; none where it has no such key. `resolv_conf` is what pods
 /// with dnsPolicy Default have as /etc/resolv.conf.
 pub(super) fn of_config_map(
@@ -90,7 +93,7 @@ pub(super) fn of_config_map(
             match resolv_conf {
                 Some(conf) if target == "/etc/resolv.conf" => {
                     doubts.push(format!("{target}: taken for the kubelet's, as with dnsPolicy Default"));
-                    forward.to.extend(conf.nameservers.iter().cloned());
+                    forward.to.extend(conf.nameservers.iter().take(MAX_NAMESERVERS).cloned());
                 }
                 _ => forward.to.push(target),
             }
@@ -207,11 +210,11 @@ mod tests {
         write(dir.path(), "root/etc/coredns/custom/b.txt", "forward . 6.6.6.6\n");
         write(dir.path(), "root/etc/coredns/custom/c.server", "corp {\n forward . 10.0.0.1\n}\n");
         let found = read([(&process, "pod".to_owned())], "/proc");
-        let Fact::Known { value, others, .. } = found else { panic!("known") };
+        let Fact::Known { value, notes, .. } = found else { panic!("known") };
         assert_eq!(
-            (value[0].forwards_to.as_slice(), others.len()),
+            (value[0].forwards_to.as_slice(), notes.len()),
             (&["169.254.116.108".to_owned()][..], 0),
-            "{others:?}"
+            "{notes:?}"
         );
         assert!(value[0].forwards[0].force_tcp);
         assert_eq!(value[0].forwards[1].zone, "corp");
@@ -235,8 +238,8 @@ mod tests {
         let process = process(dir.path(), "coredns\0--conf=Corefile\0");
         write(dir.path(), "cwd/Corefile", ". {\n import other\n}");
         let found = read([(&process, "pod".to_owned())], "/proc");
-        let Fact::Known { value, others, .. } = found else { panic!("known") };
-        assert!(value[0].forwards_to.is_empty() && others[0].contains("other"), "{others:?}");
+        let Fact::Known { value, notes, .. } = found else { panic!("known") };
+        assert!(value[0].forwards_to.is_empty() && notes[0].contains("other"), "{notes:?}");
     }
 
     #[test]

@@ -45,7 +45,9 @@ fn node_name(proc_root: &Path) -> Fact<String> {
     match std::env::var("NODE_NAME") {
         Ok(name) if !name.is_empty() => {
             let differs = host.get().filter(|&host| *host != name).map(|host| format!("host name {host}"));
-            Fact::Known { value: name, source: "NODE_NAME".into(), others: differs.into_iter().collect() }
+            let mut told = Fact::known(name, "NODE_NAME");
+            differs.into_iter().for_each(|differs| told.differs(differs));
+            told
         }
         _ => host,
     }
@@ -161,8 +163,8 @@ fn missing_capabilities(proc_root: &Path) -> Fact<Vec<String>> {
     // A user namespace's root holds every capability, over nothing that the node owns.
     let map = read_text(&proc_root.join("self/uid_map"), 4096).unwrap_or_default();
     if !map.is_empty() && map.split_whitespace().ne(["0", "0", "4294967295"]) {
-        let others = vec!["it runs in a user namespace: its capabilities do not reach the node".into()];
-        return Fact::Known { value: missing(0), source: proc_root.join("self/uid_map").display().to_string(), others };
+        let why = "it runs in a user namespace: its capabilities do not reach the node";
+        return Fact::known(missing(0), proc_root.join("self/uid_map").display().to_string()).noting([why.to_owned()]);
     }
     Fact::known(missing(held), path.display().to_string())
 }

@@ -98,7 +98,7 @@ impl Found {
     }
 
     /// The ConfigMap's Corefile for the CoreDNS pods of this node whose own could not be read; where both are known and
-    /// differ, both are told.
+    /// differ, both are told. A file that was not resolved to its servers may be the same ones: nothing differs then.
     pub(super) fn complete(
         &self,
         coredns: &mut Fact<Vec<Corefile>>,
@@ -111,21 +111,23 @@ impl Found {
         let read = coredns.get().map_or(&[][..], Vec::as_slice);
         let unread = of_coredns.filter(|pod| !read.iter().any(|file| file.pod == pod.name));
         let added: Vec<_> = unread.map(|pod| Corefile { pod: pod.name.clone(), ..file.clone() }).collect();
-        let differs = read.iter().any(|read| read.forwards_to != file.forwards_to);
+        let resolved = |file: &Corefile| !file.forwards_to.iter().any(|server| server.starts_with('/'));
+        let compared = read.iter().filter(|read| resolved(read) && resolved(&file));
+        let differs = compared.into_iter().any(|read| read.forwards_to != file.forwards_to);
+        let doubts = doubts.iter().map(|doubt| format!("{}: {doubt}", file.path));
         match coredns {
-            Fact::Known { value, others, .. } => {
+            Fact::Known { value, others, notes, .. } => {
                 if differs {
                     others.push(format!("{}: forwards to {}", file.path, file.forwards_to.join(", ")));
                 }
                 if !added.is_empty() {
-                    others.extend(doubts.iter().map(|doubt| format!("{}: {doubt}", file.path)));
+                    notes.extend(doubts);
                     value.extend(added);
                 }
             }
             Fact::Unavailable { why, source } if !added.is_empty() => {
-                let mut others = vec![format!("{source}: {why}")];
-                others.extend(doubts.iter().map(|doubt| format!("{}: {doubt}", file.path)));
-                *coredns = Fact::Known { value: added, source: SOURCE.into(), others };
+                let unread = format!("{source}: {why}");
+                *coredns = Fact::known(added, SOURCE).noting([unread].into_iter().chain(doubts));
             }
             Fact::Unavailable { .. } => {}
         }

@@ -54,7 +54,7 @@ type Asked<'a> = (Result<&'a Netlink, String>, String);
 
 fn fact<T>((netlink, source): Asked<'_>, read: impl FnOnce(&Netlink) -> Result<Entries<T>, Error>) -> Fact<Vec<T>> {
     match netlink.and_then(|netlink| read(netlink).map_err(|e| e.to_string())) {
-        Ok(read) => Fact::Known { value: read.found, source, others: read.unread.into_iter().collect() },
+        Ok(read) => Fact::known(read.found, source).noting(read.unread),
         Err(why) => Fact::unavailable(why, source),
     }
 }
@@ -87,11 +87,11 @@ fn of_interest(found: Vec<(Option<u32>, RouteEntry)>, targets: &Targets, names: 
 /// A node may have a route for every other node.
 fn cut(mut routes: Fact<Vec<Route>>) -> Fact<Vec<Route>> {
     const MAX: usize = 200;
-    if let Fact::Known { value, others, .. } = &mut routes
+    if let Fact::Known { value, notes, .. } = &mut routes
         && let Some(left_out) = value.len().checked_sub(MAX).filter(|&number| number > 0)
     {
         value.truncate(MAX);
-        others.push(format!("{left_out} more routes of the main table were left out"));
+        notes.push(format!("{left_out} more routes of the main table were left out"));
     }
     routes
 }

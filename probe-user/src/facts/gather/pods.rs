@@ -231,11 +231,9 @@ fn addresses() -> Result<Entries<IpAddr>, Error> {
 /// As a fact.
 pub(super) fn fact(search: &Result<Search<'_>, String>) -> Fact<Vec<Pod>> {
     match search {
-        Ok((found, gaps)) => Fact::Known {
-            value: found.iter().map(|found| found.pod.clone()).collect(),
-            source: SOURCE.into(),
-            others: gaps.clone(),
-        },
+        Ok((found, gaps)) => {
+            Fact::known(found.iter().map(|found| found.pod.clone()).collect(), SOURCE).noting(gaps.iter().cloned())
+        }
         Err(why) => Fact::unavailable(why, SOURCE),
     }
 }

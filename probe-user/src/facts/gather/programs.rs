@@ -37,29 +37,29 @@ pub(super) fn read() -> Fact<Vec<AttachedProgram>> {
         Ok(asked) => asked,
         Err(e) => return Fact::unavailable(e, SOURCE),
     };
-    let mut others: Vec<String> = links.unread.into_iter().collect();
+    let mut notes: Vec<String> = links.unread.into_iter().collect();
     let mut links = of_interest(links.found);
     let left_out = links.len().saturating_sub(MAX_DEVICES);
     if left_out > 0 {
         links.truncate(MAX_DEVICES);
-        others.push(format!("{left_out} more devices were not looked at"));
+        notes.push(format!("{left_out} more devices were not looked at"));
     }
     let netkit = links.iter().filter(|link| link.kind.as_deref() == Some("netkit")).count();
     if netkit > 0 {
-        others.push(format!("what netkit runs by itself is not read, on {netkit} devices"));
+        notes.push(format!("what netkit runs by itself is not read, on {netkit} devices"));
     }
     let mut value = Vec::new();
     for link in &links {
-        match of_device(&netlink, link, &mut others) {
+        match of_device(&netlink, link, &mut notes) {
             Ok(found) => value.extend(found.into_iter().filter(|program| !program.name.starts_with(OURS))),
             Err(why) => return Fact::unavailable(format!("{}: {why}", link.name), SOURCE),
         }
     }
     if value.len() > MAX_PROGRAMS {
-        others.push(format!("{} more programs were left out", value.len() - MAX_PROGRAMS));
+        notes.push(format!("{} more programs were left out", value.len() - MAX_PROGRAMS));
         value.truncate(MAX_PROGRAMS);
     }
-    Fact::Known { value, source: SOURCE.to_owned(), others }
+    Fact::known(value, SOURCE).noting(notes)
 }
 
 /// Cilium's own devices first, then those towards other machines (a veth in a node that is a container), then pods'. Where
@@ -76,7 +76,7 @@ fn of_interest(links: Vec<Link>) -> Vec<Link> {
     ranked.into_iter().map(|(_, link)| link).collect()
 }
 
-fn of_device(netlink: &Netlink, link: &Link, others: &mut Vec<String>) -> Result<Vec<AttachedProgram>, String> {
+fn of_device(netlink: &Netlink, link: &Link, notes: &mut Vec<String>) -> Result<Vec<AttachedProgram>, String> {
     use AttachPoint::{ClsactEgress, ClsactIngress, TcxEgress, TcxIngress};
     let mut found = Vec::new();
     for (tcx, clsact, side, parent) in [
@@ -85,7 +85,7 @@ fn of_device(netlink: &Netlink, link: &Link, others: &mut Vec<String>) -> Result
     ] {
         found.extend(with_tcx(&link.name, tcx, side)?);
         let filters = filters(netlink, link.index, parent).map_err(|e| format!("{}: {e}", clsact.as_str()))?;
-        others.extend(filters.unread.map(|unread| format!("{} {}: {unread}", link.name, clsact.as_str())));
+        notes.extend(filters.unread.map(|unread| format!("{} {}: {unread}", link.name, clsact.as_str())));
         found.extend(filters.found.into_iter().map(|filter| AttachedProgram {
             interface: link.name.clone(),
             hook: clsact,

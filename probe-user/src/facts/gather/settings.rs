@@ -224,7 +224,7 @@ impl AllSettings {
                 SOURCE,
             ),
             (true, false) => Fact::unavailable(self.unread.join("; "), SOURCE),
-            (false, _) => Fact::Known { value: places, source: SOURCE.into(), others: self.unread.clone() },
+            (false, _) => Fact::known(places, SOURCE).noting(self.unread.iter().cloned()),
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn read(port: u16, own: Option<NetnsKey>, processes: &[Process]) -> F
         Ok(Entries { found: sockets, unread }) => {
             let owners = owners(&sockets, own, processes);
             let listeners = sockets.iter().flat_map(|(transport, socket)| listeners(*transport, socket, &owners));
-            Fact::Known { value: listeners.collect(), source: SOURCE.into(), others: unread.into_iter().collect() }
+            Fact::known(listeners.collect(), SOURCE).noting(unread)
         }
         Err(e) => Fact::unavailable(e, SOURCE),
     }

@@ -170,18 +170,18 @@ impl Dump {
         if found.is_empty() {
             return self.none(kind, source);
         }
-        let (mut value, mut others) = (Vec::new(), self.gaps.clone());
+        let (mut value, mut notes) = (Vec::new(), self.gaps.clone());
         for resource in found.iter().filter(|resource| wanted(resource)) {
             match read(resource) {
                 Ok(one) if !value.contains(&one) => value.push(one),
                 Ok(_) => {}
-                Err(why) if others.len() < MAX_GAPS => others.push(format!("{}: {why}", tell(resource))),
+                Err(why) if notes.len() < MAX_GAPS => notes.push(format!("{}: {why}", tell(resource))),
                 Err(_) => {}
             }
         }
-        match value.is_empty() && !others.is_empty() {
-            true => Fact::unavailable(others.join("; "), source),
-            false => Fact::Known { value, source: source.into(), others },
+        match value.is_empty() && !notes.is_empty() {
+            true => Fact::unavailable(notes.join("; "), source),
+            false => Fact::known(value, source).noting(notes),
         }
     }
 

@@ -81,9 +81,9 @@ fn two_outputs_in_one_file_meet_without_a_separator() {
 fn a_broken_document_is_told_and_costs_only_itself() {
     let broken = YAML.replace("healthy: \"false\"", "healthy: [maybe]").replace("dnsServers:", "dnsServers: {");
     let talos = talos(&broken);
-    let Fact::Known { value, others, .. } = &talos.upstreams else { panic!("{:?}", talos.upstreams) };
+    let Fact::Known { value, notes, .. } = &talos.upstreams else { panic!("{:?}", talos.upstreams) };
     assert_eq!(value.len(), 1);
-    assert!(others.iter().any(|why| why.contains("DNSUpstreams.net.talos.dev 8.8.8.8): spec.healthy")), "{others:?}");
+    assert!(notes.iter().any(|why| why.contains("DNSUpstreams.net.talos.dev 8.8.8.8): spec.healthy")), "{notes:?}");
     let why = why(&talos.resolvers);
     assert!(why.contains("t.yaml: document 6: behind line "), "{why}");
     assert!(talos.host_dns.get().is_some());

@@ -134,8 +134,8 @@ fn programs(report: &Report, page: &mut Page) {
         let (Some(first), names) = (chain.first(), chain.iter().map(program).collect::<Vec<_>>()) else { continue };
         page.prose((PLAIN, &format!("    {}  ", pad(&place(first), width))), &names.join(", then "));
     }
-    for other in programs.others() {
-        page.prose((DIM, "    "), other);
+    for note in programs.notes() {
+        page.prose((DIM, "    "), note);
     }
 }
 

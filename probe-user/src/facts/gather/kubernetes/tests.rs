@@ -30,11 +30,11 @@ fn the_config_map_stands_in_for_a_corefile_that_cannot_be_read() {
     let mut coredns = Fact::unavailable("coredns-1: permission denied", "/proc");
     let resolv_conf = ResolvConf { nameservers: vec!["169.254.116.108".into()], ..ResolvConf::default() };
     found.complete(&mut coredns, &pods(&["coredns-1"]), &testing::known(resolv_conf));
-    let Fact::Known { value, source, others } = coredns else { panic!("known") };
+    let Fact::Known { value, source, notes, .. } = coredns else { panic!("known") };
     assert_eq!((value[0].pod.as_str(), value[0].path.as_str()), ("coredns-1", "ConfigMap kube-system/coredns"));
     assert_eq!(value[0].forwards_to, ["169.254.116.108"]);
     assert_eq!(source, SOURCE);
-    assert!(others[0].contains("permission denied") && others[1].contains("dnsPolicy Default"), "{others:?}");
+    assert!(notes[0].contains("permission denied") && notes[1].contains("dnsPolicy Default"), "{notes:?}");
 }
 
 #[test]
@@ -46,9 +46,37 @@ fn corefiles_that_differ_are_both_kept() {
     assert_eq!(value, &[read("coredns-1", "169.254.116.108")]);
     assert_eq!(others, &["ConfigMap kube-system/coredns: forwards to 1.1.1.1"]);
 
+    // What was read is whole: nothing is missing from it (HDP303).
+    assert_eq!(coredns.notes(), &[""; 0]);
+
     let mut same = Fact::known(vec![read("coredns-1", "1.1.1.1")], "/proc");
     found.complete(&mut same, &pods(&["coredns-1"]), &Fact::default());
     assert_eq!(same, Fact::known(vec![read("coredns-1", "1.1.1.1")], "/proc"));
+}
+
+/// Where the kubelet is no process of its own (k3s), nobody knows which file `/etc/resolv.conf` is.
+#[test]
+fn a_file_that_was_not_resolved_is_not_compared() {
+    let found = with_corefile(".:53 {\n forward . /etc/resolv.conf\n}");
+    let own = || Fact::known(vec![read("coredns-1", "10.5.0.1")], "/proc");
+    let mut coredns = own();
+    found.complete(&mut coredns, &pods(&["coredns-1"]), &Fact::unavailable("no kubelet", "kubelet"));
+    assert_eq!(coredns, own());
+    let unresolved = || Fact::known(vec![read("coredns-1", "/etc/resolv.conf")], "/proc");
+    let mut coredns = unresolved();
+    with_corefile(".:53 {\n forward . 1.1.1.1\n}").complete(&mut coredns, &pods(&["coredns-1"]), &Fact::default());
+    assert_eq!(coredns, unresolved());
+}
+
+#[test]
+fn a_pod_gets_three_nameservers_of_the_kubelets() {
+    let found = with_corefile(".:53 {\n forward . /etc/resolv.conf\n}");
+    let servers = |number: u8| (1..=number).map(|n| format!("10.5.0.{n}")).collect::<Vec<_>>();
+    let own = || Fact::known(vec![Corefile { forwards_to: servers(3), ..read("coredns-1", "") }], "/proc");
+    let mut coredns = own();
+    let resolv_conf = ResolvConf { nameservers: servers(5), ..ResolvConf::default() };
+    found.complete(&mut coredns, &pods(&["coredns-1"]), &testing::known(resolv_conf));
+    assert_eq!(coredns, own());
 }
 
 #[test]
@@ -58,10 +86,10 @@ fn what_a_config_map_cannot_tell_is_a_doubt_and_no_coredns_gets_no_corefile() {
     found.complete(&mut coredns, &pods(&[]), &Fact::default());
     assert_eq!(coredns.get(), Some(&Vec::new()));
     found.complete(&mut coredns, &pods(&["coredns-1"]), &Fact::default());
-    let Fact::Known { value, others, .. } = &coredns else { panic!("known") };
+    let Fact::Known { value, notes, .. } = &coredns else { panic!("known") };
     assert_eq!(value.len(), 1);
-    assert!(others.iter().any(|doubt| doubt.contains("variables")), "{others:?}");
-    assert!(others.iter().any(|doubt| doubt.contains("import custom/*.override")), "{others:?}");
+    assert!(notes.iter().any(|doubt| doubt.contains("variables")), "{notes:?}");
+    assert!(notes.iter().any(|doubt| doubt.contains("import custom/*.override")), "{notes:?}");
 }
 
 #[test]
