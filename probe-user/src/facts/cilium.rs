@@ -109,10 +109,14 @@ pub struct LxcEntry {
 }
 
 impl LxcEntry {
-    /// Cilium takes the address for the host's own.
+    /// `ENDPOINT_MASK_HOST_DELIVERY` (cilium bpf/lib/common.h, 1.16.4 and later). Before, 1 alone was looked at, and
+    /// nobody set 2.
+    const HOST_DELIVERY: u32 = 1 | 2;
+
+    /// Cilium takes the address for the host's own: what goes to it is passed to the stack.
     #[must_use]
     pub const fn is_host(self) -> bool {
-        self.flags & 1 != 0
+        self.flags & Self::HOST_DELIVERY != 0
     }
 }
 
@@ -123,4 +127,15 @@ pub struct DropCount {
     /// 1 ingress, 2 egress.
     pub direction: u8,
     pub packets: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_hosts_namespace_is_delivered_there_too() {
+        let is_host = |flags| LxcEntry { ifindex: 0, lxc_id: 0, flags }.is_host();
+        assert_eq!([0, 1, 2, 3, 4].map(is_host), [false, true, true, true, false]);
+    }
 }
