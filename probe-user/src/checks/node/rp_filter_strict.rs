@@ -68,7 +68,11 @@ mod tests {
     fn an_unnamed_loss_needs_the_setting() {
         let lost = || Scene::new().coredns(Fate::Lost(Direction::Request));
         assert_eq!(lost().finding("HDP107"), None);
-        let strict = lost().facts(|f| f.network.rp_filter = known([("lxc1".to_owned(), 1)].into()));
-        assert!(strict.finding("HDP107").unwrap().evidence.iter().any(|line| line.contains("lxc1 is 1")));
+        let filters = [("all", 1), ("default", 0), ("lxc1", 1)].map(|(name, value)| (name.to_owned(), value));
+        let strict = lost().facts(|f| f.network.rp_filter = known(filters.into()));
+        let evidence = strict.finding("HDP107").unwrap().evidence;
+        for part in ["lxc1 is 1", "net.ipv4.conf.all.rp_filter = 1"] {
+            assert!(evidence.iter().any(|line| line.contains(part)), "{part}: {evidence:?}");
+        }
     }
 }

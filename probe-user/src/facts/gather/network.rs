@@ -109,8 +109,12 @@ fn rp_filter(conf: &Path) -> Fact<BTreeMap<String, u8>> {
     match fs::read_dir(conf) {
         Ok(entries) => {
             let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-            let own = names.filter(|name| name != "all" && name != "default");
-            Fact::known(own.filter_map(|name| read(&name).map(|v| (name, v.max(all)))).collect(), source)
+            let effective = |name: String| {
+                let own = read(&name)?;
+                let value = if name == "default" { own } else { own.max(all) };
+                Some((name, value))
+            };
+            Fact::known(names.filter_map(effective).collect(), source)
         }
         Err(e) => Fact::unavailable(e, source),
     }
@@ -136,7 +140,8 @@ mod tests {
             fs::write(dir.path().join(name).join("rp_filter"), value).unwrap();
         }
         let found = rp_filter(dir.path());
-        assert_eq!(found.get(), Some(&BTreeMap::from([("eth0".into(), 2), ("lxc1".into(), 1)])));
+        let expected = [("all", 1), ("default", 0), ("eth0", 2), ("lxc1", 1)];
+        assert_eq!(found.get(), Some(&expected.map(|(name, value)| (name.to_owned(), value)).into()));
     }
 
     #[test]
