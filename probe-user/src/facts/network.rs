@@ -31,7 +31,8 @@ pub struct Network {
     pub routes: Fact<Vec<Route>>,
     /// Policy rules other than the kernel's three.
     pub rules: Fact<Vec<Rule>>,
-    /// Effective rp_filter by interface: the higher of `all` and the interface's own. 0 off, 1 strict, 2 loose.
+    /// Effective rp_filter by interface: the higher of `all` and the interface's own. 0 off, 1 strict, 2 loose. `all` and
+    /// `default`, which interfaces to come begin with, are among them as they are set.
     pub rp_filter: Fact<BTreeMap<String, u8>>,
     /// `net.ipv4.ip_forward` of the node's namespace.
     pub ip_forward: Fact<bool>,
@@ -160,4 +161,7 @@ pub struct FirewallChain {
     pub drops_by_default: bool,
     /// Rules in it that drop or reject.
     pub dropping_rules: u32,
+    /// Those of them that reject: whoever asked is told.
+    #[serde(default)]
+    pub rejecting_rules: u32,
 }

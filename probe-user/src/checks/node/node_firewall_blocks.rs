@@ -78,6 +78,7 @@ mod tests {
                 priority: 0,
                 drops_by_default: false,
                 dropping_rules: rules,
+                rejecting_rules: rules,
             }],
         }
     }

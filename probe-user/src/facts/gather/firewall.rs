@@ -53,18 +53,23 @@ fn tables_and_chains() -> Result<(Vec<String>, Vec<FirewallChain>), Error> {
     if chains.is_empty() {
         return Ok((tables, chains));
     }
-    let mut dropping = HashMap::<_, u32>::new();
-    for message in netlink.dump(every(NFT_MSG_GETRULE))? {
-        if let Some(place) = dropping_rule(&message.payload) {
-            *dropping.entry(place).or_default() += 1;
-        }
-    }
-    for chain in &mut chains {
-        let place = (chain.family.clone(), chain.table.clone(), chain.chain.clone());
-        chain.dropping_rules = dropping.get(&place).copied().unwrap_or(0);
-    }
+    count(netlink.dump(every(NFT_MSG_GETRULE))?.iter().map(|message| message.payload.as_slice()), &mut chains);
     chains.retain(|chain| chain.drops_by_default || chain.dropping_rules > 0);
     Ok((tables, chains))
+}
+
+/// Counts the rules that drop or reject, each in its chain.
+fn count<'a>(rules: impl Iterator<Item = &'a [u8]>, chains: &mut [FirewallChain]) {
+    let mut found = HashMap::<_, (u32, u32)>::new();
+    for (place, end) in rules.filter_map(dropping_rule) {
+        let (dropping, rejecting) = found.entry(place).or_default();
+        *dropping += 1;
+        *rejecting += u32::from(end == End::Reject);
+    }
+    for chain in chains {
+        let place = (chain.family.clone(), chain.table.clone(), chain.chain.clone());
+        (chain.dropping_rules, chain.rejecting_rules) = found.get(&place).copied().unwrap_or_default();
+    }
 }
 
 /// `family name`: NFTA_TABLE_NAME 1.
@@ -129,31 +134,40 @@ fn base_chain(payload: &[u8]) -> Option<FirewallChain> {
         priority: hook.find(2).and_then(|b| be32_at(b, 0)).map_or(0, u32::cast_signed),
         drops_by_default: attributes.find(5).and_then(|b| be32_at(b, 0)) == Some(NF_DROP),
         dropping_rules: 0,
+        rejecting_rules: 0,
     })
 }
 
-/// Family, table and chain of a rule that drops or rejects. NFTA_RULE_TABLE 1, CHAIN 2, EXPRESSIONS 4: a list of
+/// What a rule does to a packet that it does not let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Drop,
+    Reject,
+}
+
+/// Family, table and chain of a rule that drops or rejects, and which. NFTA_RULE_TABLE 1, CHAIN 2, EXPRESSIONS 4: a list of
 /// NFTA_LIST_ELEM 1 with NFTA_EXPR_NAME 1 and DATA 2.
-fn dropping_rule(payload: &[u8]) -> Option<(String, String, String)> {
+fn dropping_rule(payload: &[u8]) -> Option<((String, String, String), End)> {
     let family = family(byte(payload, 0)?)?;
     let attributes = Attributes(payload.get(4..)?);
     let mut expressions = attributes.nested(4).all().filter(|(kind, _)| *kind == 1);
-    expressions.any(|(_, expression)| drops(Attributes(expression))).then_some(())?;
-    Some((family.into(), text(attributes.find(1)?), text(attributes.find(2)?)))
+    let end = expressions.find_map(|(_, expression)| ends(Attributes(expression)))?;
+    Some(((family.into(), text(attributes.find(1)?), text(attributes.find(2)?)), end))
 }
 
-fn drops(expression: Attributes<'_>) -> bool {
+fn ends(expression: Attributes<'_>) -> Option<End> {
     let data = expression.nested(2);
     match text(expression.find(1).unwrap_or_default()).as_str() {
-        "reject" => true,
+        "reject" => Some(End::Reject),
         // NFTA_IMMEDIATE_DREG 1 is the verdict register (0), and DATA 2, VERDICT 2, CODE 1 is NF_DROP (0).
         "immediate" => {
             let number = |bytes: Option<&[u8]>| bytes.and_then(|b| be32_at(b, 0));
-            number(data.find(1)) == Some(0) && number(data.nested(2).nested(2).find(1)) == Some(0)
+            let drops = number(data.find(1)) == Some(0) && number(data.nested(2).nested(2).find(1)) == Some(0);
+            drops.then_some(End::Drop)
         }
         // iptables-nft: NFTA_TARGET_NAME 1.
-        "target" => data.find(1).is_some_and(|name| text(name) == "REJECT"),
-        _ => false,
+        "target" => data.find(1).filter(|name| text(name) == "REJECT").map(|_| End::Reject),
+        _ => None,
     }
 }
 
@@ -202,12 +216,22 @@ mod tests {
 
     #[test]
     fn drop_and_reject_drop_and_accept_does_not() {
-        let place = ("inet".into(), "talos".into(), "ingress".into());
-        assert_eq!(dropping_rule(&rule(b"immediate\0", &verdict(0))), Some(place));
+        let place = || ("inet".into(), "talos".into(), "ingress".into());
+        assert_eq!(dropping_rule(&rule(b"immediate\0", &verdict(0))), Some((place(), End::Drop)));
         assert_eq!(dropping_rule(&rule(b"immediate\0", &verdict(1))), None);
-        assert!(dropping_rule(&rule(b"reject\0", &[])).is_some());
-        assert!(dropping_rule(&rule(b"target\0", &attribute(1, b"REJECT\0"))).is_some());
+        assert_eq!(dropping_rule(&rule(b"reject\0", &[])), Some((place(), End::Reject)));
+        assert_eq!(dropping_rule(&rule(b"target\0", &attribute(1, b"REJECT\0"))), Some((place(), End::Reject)));
         assert_eq!(dropping_rule(&rule(b"target\0", &attribute(1, b"LOG\0"))), None);
+    }
+
+    #[test]
+    fn those_that_reject_are_counted_among_those_that_drop() {
+        let mut chains = vec![base_chain(&chain(1, 1, 1)).unwrap()];
+        let rules = [rule(b"immediate\0", &verdict(0)), rule(b"reject\0", &[]), rule(b"immediate\0", &verdict(1))];
+        count(rules.iter().map(Vec::as_slice), &mut chains);
+        assert_eq!((chains[0].dropping_rules, chains[0].rejecting_rules), (2, 1));
+        count([].into_iter(), &mut chains);
+        assert_eq!((chains[0].dropping_rules, chains[0].rejecting_rules), (0, 0));
     }
 
     proptest::proptest! {
