@@ -21,7 +21,7 @@ mod talos;
 
 pub use cilium::{Cilium, DropCount, HostRouting, LxcEntry, Masquerade, RoutingMode};
 pub use fact::Fact;
-pub use host_routing::{LegacyReasons, replaces_kube_proxy};
+pub use host_routing::{LegacyReasons, replaces_kube_proxy, would_start_with};
 pub use kubernetes::{ClusterPod, Kubernetes};
 pub use network::{
     Firewall, FirewallChain, InterfaceAddress, Link, Listener, NetnsId, Network, ResolvConf, Route, Rule, Transport,

@@ -103,6 +103,8 @@ fn cilium(facts: &Facts) -> Vec<(String, Value)> {
         ("state", text(&agent.state)),
         ("host-routing", of(&agent.host_routing, |mode| mode.as_str().to_lowercase())),
         ("legacy-routing-configured", of(&agent.legacy_routing_configured, ToString::to_string)),
+        ("ipv4", of(&agent.ipv4, ToString::to_string)),
+        ("ipv6", of(&agent.ipv6, ToString::to_string)),
         ("masquerade", of(&agent.masquerade, |mode| masquerade_name(*mode).to_owned())),
         ("routing-mode", of(&agent.routing_mode, |mode| routing_name(*mode).to_owned())),
         ("tunnel-protocol", text(&agent.tunnel_protocol)),

@@ -28,6 +28,11 @@ pub struct Cilium {
     pub routing_mode: Fact<RoutingMode>,
     /// vxlan or geneve.
     pub tunnel_protocol: Fact<String>,
+    /// Cilium handles IPv4.
+    pub ipv4: Fact<bool>,
+    /// Cilium handles IPv6. Where it does not, it skips every IPv6 address of the node.
+    pub ipv6: Fact<bool>,
+    /// Of either family.
     pub masquerade: Fact<Masquerade>,
     pub ip_masq_agent: Fact<bool>,
     pub endpoint_routes: Fact<bool>,

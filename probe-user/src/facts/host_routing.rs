@@ -8,12 +8,45 @@ use super::{Cilium, Fact, HostRouting, Masquerade};
 pub struct LegacyReasons {
     /// Each is enough by itself.
     pub found: Vec<String>,
-    /// Settings that could hold another one, and are not known.
-    pub unknown: Vec<&'static str>,
+    /// Settings that could hold another one, and are not known of what runs.
+    pub unknown: Vec<String>,
+}
+
+const NEXT_START: &str = " (what its agent would start with)";
+
+/// A source that holds for an agent which is started anew: what runs now may run with another value.
+#[must_use]
+pub fn would_start_with(source: &str) -> String {
+    format!("{source}{NEXT_START}")
+}
+
+impl<T> Fact<T> {
+    /// The value, where it is what runs now.
+    #[must_use]
+    pub fn running(&self) -> Option<&T> {
+        self.get().filter(|_| !self.source().ends_with(NEXT_START))
+    }
+
+    /// It is what runs, after a restart.
+    fn restart(&mut self) {
+        if let Self::Known { source, .. } = self
+            && let Some(place) = source.strip_suffix(NEXT_START)
+        {
+            *source = place.to_owned();
+        }
+    }
 }
 
 impl Cilium {
-    /// What of the settings makes host routing Legacy.
+    /// The agent is started anew: what it would start with is what it runs with. For a change that nobody has made yet.
+    pub fn restart(&mut self) {
+        self.legacy_routing_configured.restart();
+        self.ipsec.restart();
+        self.masquerade.restart();
+        self.kube_proxy_replacement.restart();
+    }
+
+    /// What of the settings makes host routing Legacy, as it runs.
     #[must_use]
     pub fn legacy_reasons(&self) -> LegacyReasons {
         let mut reasons = LegacyReasons::default();
@@ -56,12 +89,13 @@ impl Cilium {
 
 impl LegacyReasons {
     fn weigh<T>(&mut self, name: &'static str, fact: &Fact<T>, reason: impl FnOnce(&T) -> Option<String>) {
-        match fact.get() {
-            Some(value) => {
-                let reason = reason(value).map(|reason| format!("{reason} ({})", fact.source()));
-                self.found.extend(reason);
-            }
-            None => self.unknown.push(name),
+        if let Some(value) = fact.running() {
+            let reason = reason(value).map(|reason| format!("{reason} ({})", fact.source()));
+            self.found.extend(reason);
+        } else {
+            let next = fact.source().strip_suffix(NEXT_START);
+            let next = next.map(|place| format!(" as it runs ({place} is what its agent would start with)"));
+            self.unknown.push(format!("{name}{}", next.unwrap_or_default()));
         }
     }
 }
@@ -115,6 +149,34 @@ mod tests {
         let nothing = cilium(|c| c.ipsec = Fact::default());
         assert!(nothing.why_legacy().why().is_some_and(|why| why.contains("enable-ipsec")));
         assert!(cilium(|_| {}).why_legacy().why().is_some_and(|why| why.contains("log")));
+    }
+
+    #[test]
+    fn what_the_agent_would_start_with_is_no_reason_for_what_runs() {
+        let place = "enable-host-legacy-routing in ConfigMap kube-system/cilium-config";
+        let next = |c: &mut Cilium| c.legacy_routing_configured = Fact::known(true, would_start_with(place));
+        let mut cilium = cilium(next);
+        let LegacyReasons { found, unknown } = cilium.legacy_reasons();
+        assert_eq!(found, [""; 0]);
+        assert_eq!(
+            unknown,
+            [format!("enable-host-legacy-routing as it runs ({place} is what its agent would start with)")]
+        );
+        cilium.restart();
+        assert_eq!(cilium.legacy_reasons().found, [format!("enable-host-legacy-routing is true ({place})")]);
+    }
+
+    #[test]
+    fn a_change_is_judged_by_what_the_agent_would_start_with() {
+        use crate::predict::{Deciding, cilium::host_routing, what_if};
+        let mut facts = facts();
+        facts.cilium.host_routing = Fact::unavailable("no agent", "socket");
+        facts.cilium.ipsec = Fact::known(true, would_start_with("enable-ipsec in /config"));
+        let why = host_routing(&facts).unwrap_err();
+        assert!(why.contains("enable-ipsec as it runs"), "{why}");
+        let change = what_if::Change::Masquerade(Masquerade::Bpf);
+        let after = what_if::after(&facts, &crate::target::Targets::default(), Deciding::Pods, &[change]);
+        assert!(after.because.iter().any(|line| line.contains("IPsec") && line.contains("Legacy")), "{after:#?}");
     }
 
     #[test]

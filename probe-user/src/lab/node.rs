@@ -172,7 +172,7 @@ fn agent_of(plan: &NodePlan, lab_cgroup: &Path) -> PodPlan {
         cgroup: cgroup_of(lab_cgroup, 4),
         host_network: true,
         hostname: None,
-        files: Some(Files { folder: "/tmp".into(), files: settings::files(&plan.spec.cilium) }),
+        files: Some(Files { folder: "/tmp".into(), files: settings::files(&plan.spec.cilium, plan.spec.ipv6) }),
         work: Work::Idle,
         interface: String::new(),
         endpoint_id: 0,

@@ -191,6 +191,7 @@ fn forget_what_is_compiled(facts: &mut Facts) {
 /// for Legacy.
 fn route_anew(facts: &mut Facts) {
     let agent = &mut facts.cilium;
+    agent.restart(); // no change takes effect without
     if agent.host_routing.get() == Some(&HostRouting::Bpf) {
         let running = format!("host routing is BPF ({})", agent.host_routing.source());
         known_by(&mut agent.legacy_routing_configured, false, &running);

@@ -28,7 +28,7 @@ Versions: any; 1.15 prints `Host Routing`.
 fn run(case: &Case<'_>) -> Vec<Finding> {
     let cilium = &case.facts.cilium;
     let fell_back = cilium.host_routing.get() == Some(&HostRouting::Legacy)
-        && cilium.legacy_routing_configured.get() == Some(&false);
+        && cilium.legacy_routing_configured.running() == Some(&false);
     if !fell_back {
         return Vec::new();
     }
@@ -46,7 +46,10 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checks::testing::{Scene, known};
+    use crate::{
+        checks::testing::{Scene, known},
+        facts::{Fact, would_start_with},
+    };
 
     #[test]
     fn only_where_nobody_asked_for_it() {
@@ -56,6 +59,10 @@ mod tests {
             f.cilium.legacy_because = known(vec!["masquerading is done by iptables (agent)".into()]);
         });
         assert!(scene.finding("HDP204").unwrap().evidence.iter().any(|line| line.contains("iptables")));
+        // What it would start with does not say what it was asked for.
+        let next = Fact::known(false, would_start_with("enable-host-legacy-routing in /config"));
+        let scene = scene.facts(|f| f.cilium.legacy_routing_configured = next);
+        assert_eq!(scene.finding("HDP204"), None);
         assert_eq!(scene.facts(|f| f.cilium.legacy_routing_configured = known(true)).finding("HDP204"), None);
     }
 }

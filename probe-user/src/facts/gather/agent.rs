@@ -13,7 +13,10 @@ use super::{
     http,
     settings::{self, AllSettings},
 };
-use crate::facts::{Cilium, Fact, HostRouting, Masquerade, RoutingMode};
+use crate::facts::{Cilium, Fact, HostRouting, RoutingMode, would_start_with};
+
+mod masquerade;
+mod prefixes;
 
 const LIMIT: Duration = Duration::from_secs(1);
 
@@ -39,6 +42,9 @@ impl Agent {
     pub(super) fn facts(&self, settings: &AllSettings) -> Cilium {
         let says = Says { agent: self, settings };
         let host_routing = says.host_routing();
+        let (excluded, left_out) = says
+            .config("ExcludeLocalAddresses", |v| Some(prefixes::read(v)))
+            .map_or_else(Default::default, |(source, (prefixes, left_out))| (Some((source, prefixes)), left_out));
         Cilium {
             version: says
                 .heard([says.health("/cilium/msg", |v| v.as_str()?.split_whitespace().next().map(str::to_owned))]),
@@ -55,6 +61,21 @@ impl Agent {
             tunnel_protocol: says.pick(
                 [says.health("/routing/tunnel-protocol", text), says.config("TunnelProtocol", text)],
                 says.settings("tunnel-protocol", word),
+            ),
+            // A family's own range is told only where the family is on.
+            ipv4: says.pick(
+                [
+                    says.config("EnableIPv4", Value::as_bool),
+                    says.health("/masquerading/snat-exclusion-cidr-v4", |v| text(v).map(|_| true)),
+                ],
+                says.settings("enable-ipv4", flag),
+            ),
+            ipv6: says.pick(
+                [
+                    says.config("EnableIPv6", Value::as_bool),
+                    says.health("/masquerading/snat-exclusion-cidr-v6", |v| text(v).map(|_| true)),
+                ],
+                says.settings("enable-ipv6", flag),
             ),
             masquerade: says.masquerade(),
             ip_masq_agent: says.pick(
@@ -73,10 +94,9 @@ impl Agent {
                 [says.config("AddressScopeMax", |v| v.as_u64()?.try_into().ok())],
                 says.settings("local-max-addr-scope", scope),
             ),
-            exclude_local_addresses: says.pick(
-                [says.config("ExcludeLocalAddresses", |v| Some(prefixes(v)))],
-                says.settings("exclude-local-address", |text| Some(list(text))),
-            ),
+            exclude_local_addresses: says
+                .pick([excluded], says.settings("exclude-local-address", |text| Some(list(text))))
+                .noting(left_out),
             devices: says.pick(
                 [
                     says.health("/kube-proxy-replacement/devices", names),
@@ -140,6 +160,21 @@ struct Says<'a> {
 /// What one source says, if it says anything.
 type Said<T> = Option<(String, T)>;
 
+/// What a set of settings says.
+struct Word<T> {
+    source: String,
+    value: T,
+    /// Of what the agent runs with.
+    applied: bool,
+}
+
+impl<T> Word<T> {
+    /// As what decides.
+    fn deciding(self) -> (String, T) {
+        (if self.applied { self.source } else { would_start_with(&self.source) }, self.value)
+    }
+}
+
 impl Says<'_> {
     fn health<T>(&self, pointer: &str, read: impl FnOnce(&Value) -> Option<T>) -> Said<T> {
         let value = read(self.agent.health.as_ref().ok()?.pointer(pointer)?)?;
@@ -152,9 +187,11 @@ impl Says<'_> {
     }
 
     /// What each set of settings says of a key, where it can be read as what it should be.
-    fn settings<T>(&self, key: &str, read: impl Fn(&str) -> Option<T>) -> Vec<(String, T)> {
-        let said = settings::say(&self.settings.sets, key).flatten();
-        said.filter_map(|(text, source)| Some((source, read(text)?))).collect()
+    fn settings<T>(&self, key: &str, read: impl Fn(&str) -> Option<T>) -> Vec<Word<T>> {
+        let sets = &self.settings.sets;
+        let said = sets.iter().zip(settings::say(sets, key)).filter_map(|(set, said)| Some((set, said?)));
+        said.filter_map(|(set, (text, source))| Some(Word { source, value: read(text)?, applied: set.is_applied() }))
+            .collect()
     }
 
     /// The agent alone.
@@ -162,16 +199,18 @@ impl Says<'_> {
         self.pick(said, Vec::new())
     }
 
-    /// The first source that knows decides; the others are noted where they differ.
-    fn pick<T: PartialEq + Serialize, const N: usize>(
-        &self,
-        said: [Said<T>; N],
-        settings: Vec<(String, T)>,
-    ) -> Fact<T> {
-        let mut said = said.into_iter().flatten().chain(settings);
-        let Some((source, value)) = said.next() else { return self.unavailable() };
+    /// The first source that knows decides; the others are kept where they differ. Where neither the agent nor its own
+    /// set knows, a set that was named or the API's decides, and the source says that it holds for an agent that is
+    /// started anew. That is better than nothing for a reader, and what a change to come is judged by; what runs now is
+    /// not judged by it (`Cilium::legacy_reasons`). A directory that is named is no exception: the kubelet writes a
+    /// mounted ConfigMap anew while the agent goes on.
+    fn pick<T: PartialEq + Serialize, const N: usize>(&self, said: [Said<T>; N], settings: Vec<Word<T>>) -> Fact<T> {
+        let (mut said, mut settings) = (said.into_iter().flatten(), settings.into_iter());
+        let decides = said.next().or_else(|| settings.next().map(Word::deciding));
+        let Some((source, value)) = decides else { return self.unavailable() };
+        let others = said.chain(settings.map(|word| (word.source, word.value)));
         let others =
-            said.filter(|(_, other)| *other != value).map(|(source, other)| match serde_json::to_value(other) {
+            others.filter(|(_, other)| *other != value).map(|(source, other)| match serde_json::to_value(other) {
                 Ok(Value::String(text)) => format!("{source}: {text}"),
                 Ok(other) => format!("{source}: {other}"),
                 Err(e) => format!("{source}: {e}"),
@@ -205,59 +244,34 @@ impl Says<'_> {
         ])
     }
 
-    /// What the agent was started with decides; what it will be started with next time is noted where it differs.
+    /// What the agent was started with decides; what it will be started with next time is kept where it differs. Of an
+    /// agent whose own set is not there, BPF host routing tells that it was not asked for Legacy.
     fn legacy_routing_configured(&self, effective: &Fact<HostRouting>) -> Fact<bool> {
         let mut configured = self.settings("enable-host-legacy-routing", flag);
         if configured.is_empty() {
             // Where settings were read and none has the key, it is the agent's default.
-            let places = self.settings.sets.iter().map(|set| (format!("default, as {} has none", set.place()), false));
-            configured.extend(places);
+            configured.extend(self.settings.sets.iter().map(|set| Word {
+                source: format!("default, as {} has none", set.place()),
+                value: false,
+                applied: set.is_applied(),
+            }));
         }
-        match effective.get() {
-            _ if !configured.is_empty() => self.pick([], configured),
-            Some(HostRouting::Bpf) => Fact::known(false, effective.source()),
-            Some(HostRouting::Legacy) => {
-                let mut why = "the agent tells only what came out; name the directory of its settings with \
-                               --cilium-config-dir"
-                    .to_owned();
-                for unread in &self.settings.unread {
-                    why = format!("{why}; {unread}");
-                }
-                Fact::unavailable(why, effective.source())
-            }
-            None => self.unavailable(),
+        let own = configured.iter().any(|word| word.applied);
+        if effective.get() == Some(&HostRouting::Bpf) && !own {
+            return self.pick([Some((effective.source().to_owned(), false))], configured);
         }
-    }
-
-    fn masquerade(&self) -> Fact<Masquerade> {
-        let mode = |enabled: bool, bpf: bool| match (enabled, bpf) {
-            (false, _) => Masquerade::Disabled,
-            (true, true) => Masquerade::Bpf,
-            (true, false) => Masquerade::Iptables,
-        };
-        let health = |v: &Value| {
-            let enabled = v.get("enabled").is_some_and(|v| v == true);
-            match v.get("mode").and_then(Value::as_str) {
-                Some("BPF") => Some(mode(enabled, true)),
-                Some("iptables") => Some(mode(enabled, false)),
-                _ => (!enabled).then_some(Masquerade::Disabled),
-            }
-        };
-        let config_bpf = self.config("EnableBPFMasquerade", Value::as_bool);
-        let enabled = |key| self.config(key, Value::as_bool).is_some_and(|(_, on)| on);
-        let any = enabled("EnableIPv4Masquerade") || enabled("EnableIPv6Masquerade");
-        let sets = &self.settings.sets;
-        let is_on = |said: Option<(&str, String)>| said.and_then(|(text, _)| flag(text)).unwrap_or(true); // the default
-        let configured =
-            settings::say(sets, "enable-bpf-masquerade").zip(settings::say(sets, "enable-ipv4-masquerade"));
-        let configured = configured.filter_map(|(bpf, v4)| {
-            let (text, source) = bpf?;
-            Some((source, mode(is_on(v4), flag(text)?)))
-        });
-        self.pick(
-            [self.health("/masquerading", health), config_bpf.map(|(source, bpf)| (source, mode(any, bpf)))],
-            configured.collect(),
-        )
+        if !configured.is_empty() {
+            return self.pick([], configured);
+        }
+        if effective.get().is_none() {
+            return self.unavailable();
+        }
+        let mut why = "the agent tells only what came out; name the directory of its settings with --cilium-config-dir"
+            .to_owned();
+        for unread in &self.settings.unread {
+            why = format!("{why}; {unread}");
+        }
+        Fact::unavailable(why, effective.source())
     }
 }
 
@@ -308,12 +322,6 @@ fn names(value: &Value) -> Option<Vec<String>> {
     let name = |v: &Value| v.as_str().or_else(|| v.get("name")?.as_str()).map(str::to_owned);
     let names: Vec<_> = value.as_array()?.iter().filter_map(name).collect();
     (!names.is_empty()).then_some(names)
-}
-
-/// Prefixes as text, or as Go writes a `net.IPNet` (the mask in base64, left out here).
-fn prefixes(value: &Value) -> Vec<String> {
-    let prefix = |v: &Value| v.as_str().or_else(|| v.get("IP")?.as_str()).map(str::to_owned);
-    value.as_array().into_iter().flatten().filter_map(prefix).collect()
 }
 
 #[cfg(test)]

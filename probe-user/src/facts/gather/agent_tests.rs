@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::facts::Masquerade;
 
 fn agent(health: &str, config: &str) -> Agent {
     let json = |text: &str| Ok(serde_json::from_str(text).unwrap());
@@ -78,7 +79,8 @@ fn sources_that_differ_are_noted() {
     let Fact::Known { value, others, .. } = &cilium.routing_mode else { panic!("known") };
     assert_eq!(*value, RoutingMode::Native);
     assert!(others.len() == 1 && others[0].contains("routing-mode") && others[0].ends_with("Tunnel"), "{others:?}");
-    assert_eq!(cilium.legacy_routing_configured.get(), Some(&false), "a fallback, not a wish");
+    let configured = &cilium.legacy_routing_configured;
+    assert_eq!((configured.get(), configured.running()), (Some(&false), None), "it may have been set otherwise before");
 }
 
 #[test]
@@ -123,6 +125,29 @@ fn settings_alone_are_better_than_nothing() {
     assert_eq!(cilium.masquerade.get(), Some(&Masquerade::Bpf));
     assert_eq!(cilium.ip_masq_agent.get(), Some(&true));
     assert_eq!(cilium.host_routing.why(), Some("No such file or directory"));
+    // Whoever reads them is told what they are worth, and nothing that runs is judged by them.
+    assert!(cilium.devices.source().ends_with(" (what its agent would start with)"), "{:?}", cilium.devices);
+    assert_eq!(cilium.masquerade.running(), None);
+    let named = ["enable-host-legacy-routing", "enable-bpf-masquerade"];
+    let unknown = cilium.legacy_reasons().unknown;
+    assert!(named.iter().all(|name| unknown.iter().any(|one| one.starts_with(name))), "{unknown:?}");
+}
+
+#[test]
+fn the_agents_own_set_is_what_runs() {
+    let started = settings::tests::started_with(&[("enable-host-legacy-routing", "true"), ("enable-ipsec", "false")]);
+    let next = settings::tests::named(&[("enable-host-legacy-routing", "false"), ("enable-ipsec", "true")]);
+    let cilium = agent("{}", "{}").facts(&AllSettings { sets: vec![started, next], unread: Vec::new() });
+    assert_eq!((cilium.legacy_routing_configured.running(), cilium.ipsec.running()), (Some(&true), Some(&false)));
+    assert!(cilium.ipsec.others()[0].ends_with(": true"), "{:?}", cilium.ipsec);
+}
+
+#[test]
+fn bpf_host_routing_was_not_asked_to_be_legacy_whatever_the_next_start_says() {
+    let next = settings(&[("enable-host-legacy-routing", "true")]);
+    let cilium = recorded!("cilium-1.18.1/native-bpf-host-2dev").facts(&next);
+    assert_eq!(cilium.legacy_routing_configured.running(), Some(&false));
+    assert!(matches!(cilium.legacy_routing_configured.others(), [one] if one.ends_with(": true")));
 }
 
 #[test]
@@ -151,4 +176,51 @@ fn masquerade_that_is_off_is_said() {
     assert_eq!(off.masquerade.get(), Some(&Masquerade::Disabled));
     let iptables = agent(r#"{"masquerading": {"enabled": true, "mode": "iptables"}}"#, "{}").facts(&none());
     assert_eq!(iptables.masquerade.get(), Some(&Masquerade::Iptables));
+}
+
+/// As `/v1/config` has it.
+fn configured(map: &Value) -> Cilium {
+    let config = json!({"status": {"daemonConfigurationMap": map}});
+    agent("{}", &config.to_string()).facts(&none())
+}
+
+#[test]
+fn one_family_that_is_masqueraded_suffices() {
+    let says = |map: Value| configured(&map).masquerade.get().copied();
+    let v6_only = |v6: bool| json!({"EnableBPFMasquerade": true, "EnableIPv4Masquerade": false, "EnableIPv6Masquerade": true, "EnableIPv6": v6});
+    assert_eq!(says(v6_only(true)), Some(Masquerade::Bpf));
+    assert_eq!(says(v6_only(false)), Some(Masquerade::Disabled));
+    assert_eq!(says(json!({"EnableBPFMasquerade": false})), Some(Masquerade::Iptables), "IPv4's is on by default");
+    let no_v4 = json!({"EnableBPFMasquerade": true, "EnableIPv4": false, "EnableIPv4Masquerade": true});
+    assert_eq!(says(no_v4), Some(Masquerade::Disabled));
+
+    let set = |keys: &[(&str, &str)]| {
+        let bpf = agent(r#"{"masquerading": {"enabled": true, "mode": "BPF"}}"#, "{}");
+        let keys = [&[("enable-bpf-masquerade", "true"), ("enable-ipv4-masquerade", "false")], keys].concat();
+        bpf.facts(&settings(&keys)).masquerade.others().to_vec()
+    };
+    assert_eq!(set(&[("enable-ipv6", "true"), ("enable-ipv6-masquerade", "true")]), [""; 0]);
+    assert_eq!(set(&[("enable-ipv6", "true")]), [""; 0], "on by default");
+    assert!(matches!(set(&[]).as_slice(), [one] if one.ends_with(": Disabled")), "{:?}", set(&[]));
+    assert_eq!(set(&[("enable-ipv6", "true"), ("enable-ipv6-masquerade", "false")]).len(), 1);
+}
+
+#[test]
+fn the_families_are_known_by_the_agent_or_its_settings() {
+    let said = configured(&json!({"EnableIPv4": true, "EnableIPv6": false}));
+    assert_eq!((said.ipv4.get(), said.ipv6.get()), (Some(&true), Some(&false)));
+    let range = r#"{"masquerading": {"enabled": true, "mode": "BPF", "snat-exclusion-cidr-v6": "fd00::/64"}}"#;
+    let shown = agent(range, "{}").facts(&none());
+    assert_eq!((shown.ipv4.get(), shown.ipv6.get()), (None, Some(&true)));
+    let set = agent("{}", "{}").facts(&settings(&[("enable-ipv6", "true")]));
+    assert_eq!((set.ipv4.get(), set.ipv6.get()), (None, Some(&true)));
+}
+
+#[test]
+fn excluded_prefixes_keep_their_length() {
+    let net = json!({"IP": "169.254.0.0", "Mask": "//8AAA=="});
+    let excluded = configured(&json!({"ExcludeLocalAddresses": [net, "10.0.0.0/8", {"IP": "1.1.1.1"}]}));
+    let excluded = excluded.exclude_local_addresses;
+    assert_eq!(excluded.get(), Some(&vec!["169.254.0.0/16".to_owned(), "10.0.0.0/8".to_owned()]));
+    assert!(matches!(excluded.notes(), [one] if one.contains("1.1.1.1")), "{excluded:?}");
 }

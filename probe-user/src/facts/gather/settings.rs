@@ -128,9 +128,20 @@ impl Settings {
         }
     }
 
+    /// What the agent runs with; another set is what it would start with.
+    pub(super) const fn is_applied(&self) -> bool {
+        self.complete
+    }
+
     /// Where the set was read.
     pub(super) fn place(&self) -> &str {
         &self.place
+    }
+
+    /// It knows what holds on this node, and no environment or argument of the agent decides instead.
+    fn has_word(&self, sets: &[Self], key: &str) -> bool {
+        let decided = || sets.iter().any(|set| set.by_key.get(key).is_some_and(|setting| setting.wins));
+        !self.unsure.contains(key) && (self.complete || !decided())
     }
 
     /// The value and where it was read.
@@ -145,10 +156,9 @@ impl Settings {
 pub(super) fn say<'a>(sets: &'a [Settings], key: &str) -> impl Iterator<Item = Option<(&'a str, String)>> {
     let named = sets.iter().any(|set| set.get(key).is_some());
     let default = default_of(key);
-    let decided = sets.iter().any(|set| set.by_key.get(key).is_some_and(|setting| setting.wins));
     let key = key.to_owned();
     sets.iter().map(move |set| {
-        if set.unsure.contains(&key) || (decided && !set.complete) {
+        if !set.has_word(sets, &key) {
             return None;
         }
         set.get(&key).or_else(|| {
@@ -158,13 +168,24 @@ pub(super) fn say<'a>(sets: &'a [Settings], key: &str) -> impl Iterator<Item = O
     })
 }
 
+/// Whether a switch is on in each of several sets; none where that is not known. What a set does not name is as the
+/// agent has it by default.
+pub(super) fn switched(sets: &[Settings], key: &str) -> Vec<Option<bool>> {
+    let is_on = |set: &Settings| {
+        let text = set.by_key.get(key).map(|setting| setting.value.as_str()).or_else(|| default_of(key))?;
+        text.parse().ok()
+    };
+    sets.iter().map(|set| set.has_word(sets, key).then(|| is_on(set)).flatten()).collect()
+}
+
 /// The agent's defaults (cilium daemon/cmd/daemon_main.go, pkg/defaults, 1.15.0 to 1.19.0-pre.0) of the keys that the
 /// facts rest on.
 fn default_of(key: &str) -> Option<&'static str> {
     Some(match key {
         "enable-bpf-masquerade" | "enable-endpoint-routes" | "enable-host-firewall" | "enable-ipsec" => "false",
         "enable-host-legacy-routing" | "enable-ip-masq-agent" | "enable-local-redirect-policy" => "false",
-        "enable-ipv4-masquerade" => "true",
+        "enable-ipv4-masquerade" | "enable-ipv6-masquerade" | "enable-ipv4" => "true",
+        "enable-ipv6" => "false",
         "kube-proxy-replacement" => "false",
         "routing-mode" => "tunnel",
         "tunnel-protocol" => "vxlan",

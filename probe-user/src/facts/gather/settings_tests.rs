@@ -26,6 +26,12 @@ fn agent(dir: &Path, arguments: &str, environment: &str, keys: &[(&str, &str)]) 
     Process { pid: 7, name: "cilium-agent".into(), netns: None, path: dir.to_owned() }
 }
 
+/// What an agent was started with.
+pub(crate) fn started_with(keys: &[(&str, &str)]) -> Settings {
+    let dir = tempfile::tempdir().unwrap();
+    Settings::of_agent(&agent(dir.path(), "cilium-agent\0", "", keys)).unwrap()
+}
+
 fn said(sets: &[Settings], key: &str) -> Vec<(String, String)> {
     say(sets, key).flatten().map(|(value, source)| (value.to_owned(), source)).collect()
 }
@@ -115,4 +121,8 @@ fn a_config_map_has_no_word_where_something_else_decides() {
     assert_eq!(values(&sets(&[]), "enable-endpoint-routes"), ["false", "true"]);
     // A CiliumNodeConfig sets it for some nodes.
     assert_eq!(values(&sets(&["local-max-addr-scope".to_owned()]), "local-max-addr-scope"), ["252"]);
+    // A switch of which it has no word is not known there, and one that nobody names is as it is by default.
+    assert_eq!(switched(&sets(&[]), "enable-endpoint-routes"), [Some(false), Some(true)]);
+    assert_eq!(switched(&sets(&["enable-endpoint-routes".to_owned()]), "enable-endpoint-routes"), [Some(false), None]);
+    assert_eq!(switched(&sets(&[]), "enable-ipv6-masquerade"), [Some(true), Some(true)]);
 }

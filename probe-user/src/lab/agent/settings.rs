@@ -10,13 +10,15 @@ use crate::{
 const DIRECTORY: &str = "cilium/config-map";
 
 /// Names below /tmp, and what is in them.
-pub(crate) fn files(cilium: &CiliumSpec) -> Vec<(String, String)> {
+pub(crate) fn files(cilium: &CiliumSpec, ipv6: bool) -> Vec<(String, String)> {
     let flag = |on: bool| on.to_string();
     let mut keys = vec![
         ("enable-bpf-masquerade", flag(cilium.masquerade == Masquerade::Bpf)),
         ("enable-endpoint-routes", flag(cilium.endpoint_routes)),
         ("enable-host-legacy-routing", flag(cilium.host_routing == HostRouting::Legacy)),
         ("enable-ip-masq-agent", flag(cilium.ip_masq_agent)),
+        ("enable-ipv4", flag(true)),
+        ("enable-ipv6", flag(ipv6)),
         ("enable-ipv4-masquerade", flag(cilium.masquerade != Masquerade::Disabled)),
         ("kube-proxy-replacement", flag(true)),
         ("local-max-addr-scope", cilium.address_scope_max.to_string()),
@@ -36,7 +38,7 @@ mod tests {
     fn a_fallback_is_not_what_was_asked_for() {
         let asked = |cilium: &CiliumSpec| {
             let key = "cilium/config-map/enable-host-legacy-routing";
-            files(cilium).into_iter().find_map(|(name, value)| (name == key).then_some(value)).unwrap()
+            files(cilium, false).into_iter().find_map(|(name, value)| (name == key).then_some(value)).unwrap()
         };
         let fallback = CiliumSpec { masquerade: Masquerade::Iptables, ..CiliumSpec::default() };
         assert_eq!(asked(&fallback), "false");
