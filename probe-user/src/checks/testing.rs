@@ -44,7 +44,7 @@ pub(crate) fn link(index: u32, name: &str) -> Link {
 }
 
 pub(crate) fn listener(local: &str, transport: Transport) -> Listener {
-    Listener { local: local.parse().unwrap(), transport, cookie: 1, process: None, pid: None }
+    Listener { local: local.parse().unwrap(), transport, cookie: 1, process: None, pid: None, interface: None }
 }
 
 pub(crate) fn local_route(address: IpAddr) -> Route {

@@ -121,6 +121,9 @@ pub struct Listener {
     /// The process that holds it; none is not an error: it may be invisible from here.
     pub process: Option<String>,
     pub pid: Option<u32>,
+    /// `SO_BINDTODEVICE`: it takes what comes in on this device alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]

@@ -95,6 +95,7 @@ mod tests {
             cookie: 0,
             process: None,
             pid: None,
+            interface: None,
         };
         let target: SocketAddr = "169.254.116.108:53".parse().unwrap();
         for yes in ["169.254.116.108:53", "0.0.0.0:53", "[::]:53"] {

@@ -245,7 +245,14 @@ fn serve(facts: &mut Facts, targets: &Targets) {
         let mut listeners = facts.listeners.get().cloned().unwrap_or_default();
         for transport in [Transport::Udp, Transport::Tcp] {
             if node::listens(facts, target, transport) != Some(true) {
-                listeners.push(Listener { local: target, transport, cookie: 0, process: None, pid: None });
+                listeners.push(Listener {
+                    local: target,
+                    transport,
+                    cookie: 0,
+                    process: None,
+                    pid: None,
+                    interface: None,
+                });
             }
         }
         facts.listeners = supposed(listeners);

@@ -15,7 +15,10 @@ use netlink_packet_sock_diag::{
 };
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
-use super::processes::{NetnsKey, Process};
+use super::{
+    processes::{NetnsKey, Process},
+    rtnetlink,
+};
 use crate::{
     facts::{Fact, Listener, Transport},
     netlink::{Entries, Error, Netlink},
@@ -33,7 +36,9 @@ pub(super) fn read(port: u16, own: Option<NetnsKey>, processes: &[Process]) -> F
     match listening(port) {
         Ok(Entries { found: sockets, unread }) => {
             let owners = owners(&sockets, own, processes);
-            let listeners = sockets.iter().flat_map(|(transport, socket)| listeners(*transport, socket, &owners));
+            let devices = devices(&sockets);
+            let listeners =
+                sockets.iter().flat_map(|(transport, socket)| listeners(*transport, socket, &owners, &devices));
             Fact::known(listeners.collect(), SOURCE).noting(unread)
         }
         Err(e) => Fact::unavailable(e, SOURCE),
@@ -83,6 +88,9 @@ struct DiagSocket {
     inode: u32,
     /// Takes IPv6 only.
     v6_only: bool,
+    /// Index of the one device that it takes packets from (`sk_bound_dev_if`, `idiag_if` of include/uapi/linux/
+    /// inet_diag.h); 0: any.
+    device: u32,
 }
 
 fn socket(payload: &[u8]) -> Result<DiagSocket, DecodeError> {
@@ -91,11 +99,13 @@ fn socket(payload: &[u8]) -> Result<DiagSocket, DecodeError> {
     let [a, b, c, d, e, f, g, h] = header.socket_id.cookie;
     let [low, high] = [[a, b, c, d], [e, f, g, h]].map(|word| u64::from(u32::from_ne_bytes(word)));
     Ok(DiagSocket {
-        local: (header.socket_id.source_address, header.socket_id.source_port).into(),
+        // An IPv6 socket that is bound to an IPv4 address has it mapped (`::ffff:169.254.116.108`).
+        local: (header.socket_id.source_address.to_canonical(), header.socket_id.source_port).into(),
         remote_port: header.socket_id.destination_port,
         state: header.state,
         cookie: high << 32 | low,
         inode: header.inode,
+        device: header.socket_id.interface_id,
         v6_only: nlas.contains(&Nla::SkV6Only(true)),
     })
 }
@@ -104,20 +114,33 @@ fn listeners(
     transport: Transport,
     socket: &DiagSocket,
     owners: &HashMap<u32, (u32, String)>,
+    devices: &HashMap<u32, String>,
 ) -> impl Iterator<Item = Listener> {
     let both = match socket.local.ip() {
         IpAddr::V6(ip) if ip.is_unspecified() && !socket.v6_only => Some(Ipv4Addr::UNSPECIFIED.into()),
         _ => None,
     };
     let owner = owners.get(&socket.inode);
+    let name = |index| devices.get(&index).cloned().unwrap_or_else(|| format!("if{index}"));
+    let interface = Some(socket.device).filter(|&index| index != 0).map(name);
     let listener = move |local: IpAddr| Listener {
         local: SocketAddr::new(local, socket.local.port()),
         transport,
         cookie: socket.cookie,
         process: owner.map(|(_, name)| name.clone()),
         pid: owner.map(|(pid, _)| *pid),
+        interface: interface.clone(),
     };
     [Some(socket.local.ip()), both].into_iter().flatten().map(listener)
+}
+
+/// Names of the devices by index, where a socket is bound to one.
+fn devices(sockets: &[(Transport, DiagSocket)]) -> HashMap<u32, String> {
+    if sockets.iter().all(|(_, socket)| socket.device == 0) {
+        return HashMap::new();
+    }
+    let links = Netlink::open(rtnetlink::FAMILY, LIMIT).and_then(|netlink| rtnetlink::links(&netlink));
+    links.map(|links| links.found.into_iter().map(|link| (link.index, link.name)).collect()).unwrap_or_default()
 }
 
 /// Processes by the inode of a socket they hold open. Those of the node's namespace are looked at first.
@@ -155,6 +178,7 @@ mod tests {
     use std::net::{TcpListener, UdpSocket};
 
     use netlink_packet_sock_diag::INET_DIAG_SKV6ONLY;
+    use nix::sys::socket::{setsockopt, sockopt};
 
     use super::*;
     use crate::{facts::gather::processes::Processes, netlink::attribute};
@@ -180,9 +204,12 @@ mod tests {
     #[test]
     fn a_socket_without_an_owner_is_still_a_listener() {
         let local = "169.254.116.108:53".parse().unwrap();
-        let socket = DiagSocket { local, remote_port: 0, state: 10, cookie: 7, inode: 1, v6_only: false };
-        let found: Vec<_> = listeners(Transport::Tcp, &socket, &HashMap::new()).collect();
-        assert_eq!(found, [Listener { local, transport: Transport::Tcp, cookie: 7, process: None, pid: None }]);
+        let socket = DiagSocket { local, remote_port: 0, state: 10, cookie: 7, inode: 1, v6_only: false, device: 0 };
+        let found: Vec<_> = listeners(Transport::Tcp, &socket, &HashMap::new(), &HashMap::new()).collect();
+        assert_eq!(
+            found,
+            [Listener { local, transport: Transport::Tcp, cookie: 7, process: None, pid: None, interface: None }]
+        );
     }
 
     #[test]
@@ -208,6 +235,24 @@ mod tests {
         let both = socket(&bytes).unwrap();
         bytes.extend(attribute(INET_DIAG_SKV6ONLY, &[1]));
         assert_eq!((both.v6_only, socket(&bytes).unwrap().v6_only), (false, true));
+    }
+
+    #[test]
+    fn an_ipv4_address_of_an_ipv6_socket_is_an_ipv4_address() {
+        let mut bytes = vec![0; 72];
+        bytes[0] = AF_INET6;
+        bytes[4..6].copy_from_slice(&53_u16.to_be_bytes());
+        bytes[18..24].copy_from_slice(&[0xff, 0xff, 169, 254, 116, 108]);
+        assert_eq!(socket(&bytes).unwrap().local.to_string(), "169.254.116.108:53");
+    }
+
+    #[test]
+    fn a_socket_of_one_device_names_it() {
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        setsockopt(&udp, sockopt::BindToDevice, &"lo".into()).unwrap();
+        let found = read(udp.local_addr().unwrap().port(), None, &[]);
+        let listener = found.get().unwrap().iter().find(|l| l.local == udp.local_addr().unwrap()).expect("UDP");
+        assert_eq!(listener.interface.as_deref(), Some("lo"));
     }
 
     proptest::proptest! {

@@ -103,6 +103,7 @@ fn the_nodes_loopback_is_talos_or_known_to_listen() {
         cookie: 1,
         process: None,
         pid: None,
+        interface: None,
     };
     facts.listeners = Fact::known(vec![listener("127.0.0.53:5353"), listener("169.254.20.10:53")], "test");
     assert!(!loopback(&facts));
