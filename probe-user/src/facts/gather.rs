@@ -141,10 +141,13 @@ pub async fn gather(sources: &Sources) -> Facts {
         Err(why) => tracing::warn!("{why}"),
     }
     if !sources.talos_resources.is_empty() {
-        let own = facts.network.addresses.get().map(Vec::as_slice);
+        let own = talos::Own {
+            addresses: facts.network.addresses.get().map(Vec::as_slice),
+            name: facts.kernel.node_name.get().map(|name| name.trim()),
+        };
         facts.talos = Some(match talos {
             Ok(dump) => dump.facts(&sources.targets.addresses, own),
-            Err(why) => super::Talos::unknown(&why, "--talos-resources"),
+            Err(why) => super::Talos { unread: vec![why.clone()], ..super::Talos::unknown(&why, "--talos-resources") },
         });
     }
     facts.kubernetes = kubernetes.map(kubernetes::Found::facts);

@@ -11,13 +11,19 @@ use super::Fact;
 pub struct Talos {
     /// `node:` of the resources: whom talosctl asked.
     pub node: Fact<String>,
+    /// Whom the resources are of, where this node is none of them: they say nothing of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_nodes: Vec<String>,
+    /// Files that could not be read, or have no resources in them, each with the reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
     /// HostDNSConfigs.
     pub host_dns: Fact<TalosHostDns>,
     /// AddressStatuses of the addresses under test: what is on the links.
     pub addresses: Fact<Vec<TalosAddress>>,
     /// AddressSpecs of the same: what is asked for, in each layer and merged.
     pub address_specs: Fact<Vec<TalosAddress>>,
-    /// ResolverStatuses: the upstreams.
+    /// ResolverStatuses: the upstreams; `DoT 1.1.1.1 (name)` where they are not asked in plain DNS.
     pub resolvers: Fact<Vec<String>>,
     /// DNSUpstreams: the same, with how they are.
     pub upstreams: Fact<Vec<TalosUpstream>>,
@@ -37,6 +43,7 @@ impl Talos {
             resolvers: Fact::unavailable(why, source),
             upstreams: Fact::unavailable(why, source),
             caches: Fact::unavailable(why, source),
+            ..Self::default()
         }
     }
 }

@@ -21,7 +21,8 @@ By hand: `curl --unix-socket /var/run/cilium/cilium.sock http://localhost/v1/hea
 Fix: the finding names each source and its error. Usual reasons: /var/run/cilium or /sys/fs/bpf is
 not mounted into the probe's container, the agent is restarting, or a path differs
 (--cilium-socket, --bpf-root, --proc-root, --host-root). Where the Kubernetes API refuses, the
-service account lacks a right: those that are needed stand in deploy/daemonset.yaml.
+service account lacks a right: those that are needed stand in deploy/daemonset.yaml. A file that
+was given with --talos-resources must be the output of `talosctl get ... -o yaml` or `-o json`.
 
 Versions: the agent's API is read as 1.15 and as 1.16 and later shape it.
 ";
@@ -44,6 +45,8 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     if let Some(kubernetes) = &facts.kubernetes {
         kubernetes_api(&mut missing, kubernetes, cilium_here);
     }
+    let of_talos = facts.talos.iter().flat_map(|talos| &talos.unread);
+    missing.extend(of_talos.map(|why| format!("Talos' resources (--talos-resources): {why}")));
     if missing.is_empty() {
         return Vec::new();
     }
@@ -103,6 +106,19 @@ mod tests {
         let server = Fact::known("10.96.0.1:443".into(), "its configuration");
         let partly = Kubernetes { server, corefile: forbidden(), ..Kubernetes::default() };
         assert_eq!(with(partly).unwrap().evidence, ["ConfigMap coredns (Kubernetes API): 403"]);
+    }
+
+    #[test]
+    fn a_file_of_talos_resources_that_tells_nothing_is_missed() {
+        let with = |unread: &[&str]| {
+            let unread = unread.iter().map(ToString::to_string).collect();
+            let talos = crate::facts::Talos { unread, ..Default::default() };
+            Scene::new().facts(|f| f.talos = Some(talos)).finding("HDP006")
+        };
+        assert_eq!(with(&[]), None);
+        let finding = with(&["talos.yaml: No such file or directory"]).unwrap();
+        assert_eq!(finding.severity, Severity::Info);
+        assert!(finding.evidence[0].ends_with("talos.yaml: No such file or directory"), "{finding:?}");
     }
 
     #[test]

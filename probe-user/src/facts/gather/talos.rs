@@ -14,7 +14,9 @@ use std::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::facts::{Fact, InterfaceAddress, Talos, TalosAddress, TalosCache, TalosHostDns, TalosUpstream};
+use crate::facts::{Fact, InterfaceAddress, Talos};
+
+mod spec;
 
 const MAX_FILE: u64 = 16 << 20;
 const MAX_DOCUMENTS: usize = 20_000;
@@ -51,6 +53,30 @@ pub(super) struct Dump {
     files: Vec<PathBuf>,
     resources: Vec<Resource>,
     gaps: Vec<String>,
+    /// Files that nothing was learnt from, each with the reason.
+    unread: Vec<String>,
+}
+
+/// What this node is known by.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Own<'a> {
+    /// None: they could not be read, so nobody is another node.
+    pub(super) addresses: Option<&'a [InterfaceAddress]>,
+    pub(super) name: Option<&'a str>,
+}
+
+impl Own<'_> {
+    fn is(self, node: &str) -> bool {
+        match node.parse::<IpAddr>() {
+            Ok(address) => self.addresses.unwrap_or_default().iter().any(|held| held.address == address),
+            Err(_) => self.name == Some(node),
+        }
+    }
+
+    /// An address that this node does not have. talosctl may know a node by a name that it does not have itself.
+    fn is_not(self, node: &str) -> bool {
+        self.addresses.is_some() && node.parse::<IpAddr>().is_ok() && !self.is(node)
+    }
 }
 
 const HOST_DNS: &str = "HostDNSConfigs.net.talos.dev";
@@ -66,7 +92,7 @@ impl Dump {
         for file in files {
             match read(file) {
                 Ok(text) => dump.take(&file.display().to_string(), &text),
-                Err(why) => dump.gap(format!("{}: {why}", file.display())),
+                Err(why) => dump.nothing_in(&file.display().to_string(), &why),
             }
         }
         dump
@@ -93,8 +119,14 @@ impl Dump {
             }
         }
         if number == 0 {
-            self.gap(format!("{file}: it has no resources in it; is it the output of `talosctl get ... -o yaml`?"));
+            self.nothing_in(file, "it has no resources in it; is it the output of `talosctl get ... -o yaml`?");
         }
+    }
+
+    fn nothing_in(&mut self, file: &str, why: &str) {
+        let why = format!("{file}: {why}");
+        self.gap(why.clone());
+        self.unread.push(why);
     }
 
     fn gap(&mut self, why: String) {
@@ -103,25 +135,28 @@ impl Dump {
         }
     }
 
-    /// The facts of this node, told apart from others by its addresses.
-    pub(super) fn facts(mut self, targets: &[IpAddr], own: Option<&[InterfaceAddress]>) -> Talos {
+    /// The facts of this node, told apart from others by its addresses and its name.
+    pub(super) fn facts(mut self, targets: &[IpAddr], own: Own<'_>) -> Talos {
+        let unread = std::mem::take(&mut self.unread);
+        Talos { unread, ..self.of_own(targets, own) }
+    }
+
+    fn of_own(&mut self, targets: &[IpAddr], own: Own<'_>) -> Talos {
         let source = self.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
         let nodes: BTreeSet<String> =
             self.resources.iter().filter(|r| !r.node.is_empty()).map(|r| r.node.clone()).collect();
-        let is_own = |node: &str| {
-            let own = own.unwrap_or_default();
-            node.parse::<IpAddr>().is_ok_and(|address| own.iter().any(|held| held.address == address))
-        };
-        let named: Vec<&String> = nodes.iter().collect();
-        let node = match (named.as_slice(), named.iter().find(|node| is_own(node))) {
+        let possible: Vec<&String> = nodes.iter().filter(|node| !own.is_not(node)).collect();
+        let node = match (possible.as_slice(), possible.iter().find(|node| own.is(node))) {
             (_, Some(node)) => Fact::known((*node).clone(), &source),
-            // talosctl may know it by another name or address.
             ([only], None) => Fact::known((*only).clone(), &source),
-            ([], None) => Fact::unavailable("the resources do not say of which node they are", &source),
-            (several, None) => {
-                let several = several.iter().map(|node| node.as_str()).collect::<Vec<_>>().join(", ");
-                let why = format!("the resources are of {several}, and none of these is an address of this node");
-                return Talos::unknown(&why, &source);
+            ([], None) if nodes.is_empty() => {
+                Fact::unavailable("the resources do not say of which node they are", &source)
+            }
+            (_, None) => {
+                let other_nodes = Vec::from_iter(nodes);
+                let several = other_nodes.join(", ");
+                let why = format!("the resources are of {several}, and this node is known by none of these");
+                return Talos { other_nodes, ..Talos::unknown(&why, &source) };
             }
         };
         if let Some(node) = node.get() {
@@ -134,13 +169,14 @@ impl Dump {
             address.is_none_or(|address: IpAddr| targets.contains(&address))
         };
         Talos {
-            host_dns: self.one(HOST_DNS, &source, host_dns),
-            addresses: self.every(ADDRESS, &source, &is_target, &address),
-            address_specs: self.every(ADDRESS_SPEC, &source, &is_target, &address),
-            resolvers: self.one(RESOLVER, &source, |r| texts(&r.spec, "dnsServers")),
-            upstreams: self.every(UPSTREAM, &source, &|_| true, &upstream),
-            caches: self.every(CACHE, &source, &|_| true, &cache),
+            host_dns: self.one(HOST_DNS, &source, spec::host_dns),
+            addresses: self.every(ADDRESS, &source, &is_target, &spec::address),
+            address_specs: self.every(ADDRESS_SPEC, &source, &is_target, &spec::address),
+            resolvers: self.one(RESOLVER, &source, spec::resolvers),
+            upstreams: self.every(UPSTREAM, &source, &|_| true, &spec::upstream),
+            caches: self.every(CACHE, &source, &|_| true, &spec::cache),
             node,
+            ..Talos::default()
         }
     }
 
@@ -148,12 +184,22 @@ impl Dump {
         self.resources.iter().filter(|resource| resource.metadata.r#type == kind).collect()
     }
 
-    /// A type of which there is one.
-    fn one<T>(&self, kind: &str, source: &str, read: impl Fn(&Resource) -> Result<T, String>) -> Fact<T> {
-        let found = self.of(kind);
-        let Some(last) = found.last() else { return self.none(kind, source) };
+    /// A type of which a node has one. One that does not say of which node it is counts only where none does; of several
+    /// the last counts, and those that say something else are kept.
+    fn one<T: PartialEq>(&self, kind: &str, source: &str, read: impl Fn(&Resource) -> Result<T, String>) -> Fact<T> {
+        let mut found = self.of(kind);
+        if found.iter().any(|resource| !resource.node.is_empty()) {
+            found.retain(|resource| !resource.node.is_empty());
+        }
+        let Some((last, before)) = found.split_last() else { return self.none(kind, source) };
         match read(last) {
-            Ok(value) => Fact::known(value, last.place.clone()),
+            Ok(value) => {
+                let differs = before.iter().filter(|resource| read(resource).as_ref() != Ok(&value));
+                let others: Vec<_> = differs.map(|resource| format!("{}: {}", tell(resource), resource.spec)).collect();
+                let mut fact = Fact::known(value, last.place.clone());
+                others.into_iter().for_each(|other| fact.differs(other));
+                fact
+            }
             Err(why) => Fact::unavailable(why, tell(last)),
         }
     }
@@ -272,71 +318,6 @@ fn document(text: &str) -> Document {
         with_snippet: false, // what stands there may be a secret
     };
     serde_saphyr::from_str_with_options(text, options).map(Some).map_err(|e| e.to_string())
-}
-
-fn host_dns(resource: &Resource) -> Result<TalosHostDns, String> {
-    let spec = &resource.spec;
-    let service = ["serviceHostDNSAddress", "serviceHostDNSAddressV6"].map(|field| optional(spec, field));
-    Ok(TalosHostDns {
-        enabled: flag(spec, "enabled")?,
-        listen_addresses: texts(spec, "listenAddresses")?,
-        service_addresses: service.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect(),
-    })
-}
-
-fn address(resource: &Resource) -> Result<TalosAddress, String> {
-    let spec = &resource.spec;
-    Ok(TalosAddress {
-        link: text(spec, "linkName")?,
-        address: text(spec, "address")?,
-        scope: text(spec, "scope")?,
-        layer: optional(spec, "layer")?,
-        merged: resource.metadata.r#type == ADDRESS_SPEC && resource.metadata.namespace == "network",
-    })
-}
-
-fn upstream(resource: &Resource) -> Result<TalosUpstream, String> {
-    Ok(TalosUpstream { address: text(&resource.spec, "addr")?, healthy: flag(&resource.spec, "healthy")? })
-}
-
-fn cache(resource: &Resource) -> Result<TalosCache, String> {
-    Ok(TalosCache { id: resource.metadata.id.clone(), status: text(&resource.spec, "status")? })
-}
-
-fn text(spec: &Value, field: &str) -> Result<String, String> {
-    optional(spec, field)?.ok_or_else(|| format!("spec.{field} is missing or empty"))
-}
-
-/// None where it is missing or empty.
-fn optional(spec: &Value, field: &str) -> Result<Option<String>, String> {
-    match spec.get(field) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
-        Some(_) => Err(format!("spec.{field} is not text")),
-    }
-}
-
-/// A list of texts; an empty one may be written as null.
-fn texts(spec: &Value, field: &str) -> Result<Vec<String>, String> {
-    let item =
-        |item: &Value| item.as_str().map(str::to_owned).ok_or_else(|| format!("spec.{field} has more than text"));
-    match spec.get(field) {
-        Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(items)) => items.iter().map(item).collect(),
-        Some(_) => Err(format!("spec.{field} is not a list")),
-        None => Err(format!("spec.{field} is missing")),
-    }
-}
-
-/// Talos writes some as text.
-fn flag(spec: &Value, field: &str) -> Result<bool, String> {
-    match spec.get(field) {
-        Some(Value::Bool(on)) => Ok(*on),
-        Some(Value::String(text)) if text == "true" => Ok(true),
-        Some(Value::String(text)) if text == "false" => Ok(false),
-        Some(_) => Err(format!("spec.{field} is neither true nor false")),
-        None => Err(format!("spec.{field} is missing")),
-    }
 }
 
 #[cfg(test)]

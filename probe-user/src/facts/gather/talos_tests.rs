@@ -1,7 +1,7 @@
 use std::{fs, time::Instant};
 
 use super::*;
-use crate::target::HOST_DNS_V4;
+use crate::{facts::TalosAddress, target::HOST_DNS_V4};
 
 const YAML: &str = include_str!("../../../../tests/fixtures/talos/resources-1.12.yaml");
 const JSON: &str = include_str!("../../../../tests/fixtures/talos/resources-1.14.json");
@@ -11,8 +11,13 @@ fn own(address: &str) -> Vec<InterfaceAddress> {
     vec![InterfaceAddress { interface: "eth0".into(), address, prefix_len: 24, scope: 0, flags: vec![] }]
 }
 
+/// The facts of the node that has this address.
+fn of(address: &str, text: &str) -> Talos {
+    dump(text).facts(&[HOST_DNS_V4], Own { addresses: Some(&own(address)), name: Some("worker-1") })
+}
+
 fn talos(text: &str) -> Talos {
-    dump(text).facts(&[HOST_DNS_V4], Some(&own("10.0.0.2")))
+    of("10.0.0.2", text)
 }
 
 fn dump(text: &str) -> Dump {
@@ -94,11 +99,53 @@ fn other_nodes_are_told_apart() {
     let two = format!("{YAML}---\n{}", YAML.replace("10.0.0.2", "10.0.0.3").replace("scope: global", "scope: host"));
     let talos = talos(&two);
     assert_eq!(talos.addresses.get().unwrap()[0].scope, "global");
-    let other = dump(&two).facts(&[HOST_DNS_V4], Some(&own("10.0.0.9")));
+    let other = of("10.0.0.9", &two);
     assert!(why(&other.host_dns).contains("10.0.0.2, 10.0.0.3"), "{:?}", other.host_dns);
-    // Of one node alone: it may be known by a name.
-    let alone = dump(YAML).facts(&[HOST_DNS_V4], Some(&own("10.0.0.9")));
-    assert_eq!(alone.node.get().map(String::as_str), Some("10.0.0.2"));
+    assert_eq!(other.other_nodes, ["10.0.0.2", "10.0.0.3"]);
+    assert_eq!(talos.other_nodes, [""; 0]);
+}
+
+#[test]
+fn one_that_is_not_this_node_is_not_taken_for_it() {
+    let alone = of("10.0.0.9", YAML);
+    assert!(why(&alone.addresses).contains("known by none of these"), "{:?}", alone.addresses);
+    assert_eq!(alone.other_nodes, ["10.0.0.2"]);
+    // By a name: talosctl's endpoint may call it as it does not call itself. Of two its own name is the one.
+    let named = |name: &str| YAML.replace("10.0.0.2", name);
+    assert_eq!(of("10.0.0.9", &named("lb.example")).node.get().map(String::as_str), Some("lb.example"));
+    let two = format!("{}---\n{}", named("worker-2"), named("worker-1"));
+    assert_eq!(of("10.0.0.9", &two).node.get().map(String::as_str), Some("worker-1"));
+    // Where the node's addresses are not known, nobody is another.
+    let blind = dump(YAML).facts(&[HOST_DNS_V4], Own::default());
+    assert_eq!(blind.node.get().map(String::as_str), Some("10.0.0.2"));
+}
+
+#[test]
+fn of_two_settings_this_nodes_counts_and_both_are_kept() {
+    let resolver = |node: &str, server: &str| {
+        format!(
+            "{node}metadata: {{type: ResolverStatuses.net.talos.dev, id: resolvers}}\nspec: {{dnsServers: [{server}]}}\n"
+        )
+    };
+    let (own, nobody) = (|server: &str| resolver("node: 10.0.0.2\n", server), resolver("", "9.9.9.9"));
+    let one = talos(&format!("{}---\n{nobody}", own("1.1.1.1")));
+    assert_eq!(one.resolvers.get().unwrap(), &["1.1.1.1"]);
+    let two = talos(&format!("{}---\n{}---\n{}", own("1.1.1.1"), own("8.8.8.8"), own("8.8.8.8")));
+    assert_eq!(two.resolvers.get().unwrap(), &["8.8.8.8"]);
+    assert!(matches!(two.resolvers.others(), [one] if one.contains("1.1.1.1")), "{:?}", two.resolvers);
+}
+
+#[test]
+fn resolvers_have_their_protocol() {
+    let with = |servers: &str| {
+        let head = "node: 10.0.0.2\nmetadata: {type: ResolverStatuses.net.talos.dev, id: resolvers}\n";
+        talos(&format!("{head}spec: {{dnsServers: [9.9.9.9], nameServers: {servers}}}\n")).resolvers
+    };
+    let both = with("[{addr: 1.1.1.1, protocol: DoT, tlsServerName: one.one}, {addr: 8.8.8.8, protocol: Do53}]");
+    assert_eq!(both.get().unwrap(), &["DoT 1.1.1.1 (one.one)", "8.8.8.8"]);
+    assert_eq!(with("[]").get().unwrap(), &["9.9.9.9"]);
+    assert!(why(&with("[{protocol: DoT}]")).contains("spec.nameServers.addr"), "{:?}", with("[{protocol: DoT}]"));
+    assert!(why(&with("7")).contains("spec.nameServers is not a list"));
 }
 
 #[test]
@@ -137,7 +184,8 @@ fn files_that_are_none_say_so() {
         ("empty", "no resources"),
         ("huge", "longer than 16 MiB"),
     ] {
-        let talos = Dump::read(&[path(name)]).facts(&[HOST_DNS_V4], None);
+        let talos = Dump::read(&[path(name)]).facts(&[HOST_DNS_V4], Own::default());
+        assert!(matches!(talos.unread.as_slice(), [one] if one.contains(name)), "{name}: {:?}", talos.unread);
         assert!(why(&talos.host_dns).contains(expected), "{name}: {:?}", talos.host_dns);
         assert!(why(&talos.host_dns).contains(name), "{name}: {:?}", talos.host_dns);
     }

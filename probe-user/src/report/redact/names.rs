@@ -33,8 +33,15 @@ impl Names {
         let mut kinds: Kinds<'_> = Kinds::default();
         kinds.add("node", &report.node.name);
         kinds.extend("node", facts.kernel.node_name.get().map(|name| name.trim()));
-        let talos = facts.talos.as_ref().and_then(|talos| talos.node.get());
-        kinds.extend("node", talos.map(String::as_str).filter(|name| name.parse::<std::net::IpAddr>().is_err()));
+        if let Some(talos) = &facts.talos {
+            for node in talos.node.get().into_iter().chain(&talos.other_nodes).filter(|node| !is_address(node)) {
+                kinds.add("node", node);
+            }
+            // `DoT 1.1.1.1 (name)`
+            for server in talos.resolvers.get().into_iter().flatten() {
+                kinds.extend("server", server.split_once(" (").and_then(|(_, name)| name.strip_suffix(')')));
+            }
+        }
         for pod in facts.pods.get().into_iter().flatten() {
             kinds.add("pod", &pod.name);
             kinds.extend("namespace", pod.namespace.as_deref());
@@ -58,8 +65,6 @@ impl Names {
                 kinds.add("domain", domain);
             }
         }
-        let talos = facts.talos.as_ref().and_then(|talos| talos.node.get());
-        kinds.extend("node", talos.map(String::as_str).filter(|node| node.parse::<std::net::IpAddr>().is_err()));
         for file in facts.coredns.get().into_iter().flatten() {
             kinds.add("pod", &file.pod);
             for zone in file.forwards.iter().flat_map(|forward| forward.zone.split(' ')) {
@@ -168,7 +173,9 @@ mod tests {
     fn the_node_is_hidden_under_the_name_that_talos_has_for_it_too() {
         let mut report = examples::leak();
         let node = crate::facts::Fact::known("worker-7.corp.internal".to_owned(), "talosctl");
-        report.facts.talos = Some(crate::facts::Talos { node, ..crate::facts::Talos::default() });
+        let resolvers = crate::facts::Fact::known(vec!["DoT 10.9.9.9 (dns.corp.internal)".to_owned()], "talosctl");
+        let other_nodes = vec!["worker-8.corp.internal".to_owned()];
+        report.facts.talos = Some(crate::facts::Talos { node, resolvers, other_nodes, ..Default::default() });
         let text = serde_json::to_string(&crate::report::redact::redact(&report).expect("a report")).expect("JSON");
         assert!(!text.contains("corp.internal"), "{text}");
     }
