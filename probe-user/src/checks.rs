@@ -120,6 +120,7 @@ pub const REGISTRY: &[Check] = &[
     probe::namespace_unreachable::CHECK,
     probe::out_of_time::CHECK,
     probe::talos_resources_differ::CHECK,
+    probe::sources_disagree::CHECK,
     node::address_absent::CHECK,
     node::address_scope_hidden::CHECK,
     node::nobody_listens::CHECK,

@@ -18,10 +18,11 @@ mod network;
 mod pods;
 mod programs;
 mod talos;
+mod walk;
 
 pub use cilium::{Cilium, DropCount, HostRouting, LxcEntry, Masquerade, RoutingMode};
 pub use fact::Fact;
-pub use host_routing::{LegacyReasons, replaces_kube_proxy, would_start_with};
+pub use host_routing::{LegacyReasons, is_running, replaces_kube_proxy, would_start_with};
 pub use kubernetes::{ClusterPod, Kubernetes};
 pub use network::{
     Firewall, FirewallChain, InterfaceAddress, Link, Listener, NetnsId, Network, ResolvConf, Route, Rule, Transport,
@@ -30,6 +31,7 @@ pub use network::{
 pub use pods::{Corefile, Forward, Pod, PodRole};
 pub use programs::{AttachPoint, AttachedProgram};
 pub use talos::{Talos, TalosAddress, TalosCache, TalosHostDns, TalosUpstream};
+pub use walk::{Disagreement, disagreements, every};
 
 #[cfg(all(feature = "probe", target_os = "linux"))]
 pub use gather::{Cluster, Drops, Sources, cilium_drops, gather, is_on_lo, refresh, translated_sources};

@@ -36,6 +36,7 @@ codes! {
     8 NamespaceUnreachable "namespace-unreachable",
     9 OutOfTime "out-of-time",
     10 TalosResourcesDiffer "talos-resources-differ",
+    11 SourcesDisagree "sources-disagree",
     101 AddressAbsent "address-absent",
     102 AddressScopeHidden "address-scope-hidden-from-cilium",
     103 NobodyListens "nobody-listens",

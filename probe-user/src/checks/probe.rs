@@ -8,5 +8,6 @@ pub(super) mod namespace_unreachable;
 pub(super) mod no_btf;
 pub(super) mod out_of_time;
 pub(super) mod source_unreachable;
+pub(super) mod sources_disagree;
 pub(super) mod talos_resources_differ;
 pub(super) mod unknown_map_layout;

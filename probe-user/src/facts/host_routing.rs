@@ -20,11 +20,17 @@ pub fn would_start_with(source: &str) -> String {
     format!("{source}{NEXT_START}")
 }
 
+/// A source that holds for what runs now.
+#[must_use]
+pub fn is_running(source: &str) -> bool {
+    !source.ends_with(NEXT_START)
+}
+
 impl<T> Fact<T> {
     /// The value, where it is what runs now.
     #[must_use]
     pub fn running(&self) -> Option<&T> {
-        self.get().filter(|_| !self.source().ends_with(NEXT_START))
+        self.get().filter(|_| is_running(self.source()))
     }
 
     /// It is what runs, after a restart.

@@ -13,7 +13,7 @@ use super::{
     http,
     settings::{self, AllSettings},
 };
-use crate::facts::{Cilium, Fact, HostRouting, RoutingMode, would_start_with};
+use crate::facts::{Cilium, Fact, HostRouting, RoutingMode, walk::in_words, would_start_with};
 
 mod masquerade;
 mod prefixes;
@@ -95,7 +95,14 @@ impl Agent {
                 says.settings("local-max-addr-scope", scope),
             ),
             exclude_local_addresses: says
-                .pick([excluded], says.settings("exclude-local-address", |text| Some(list(text))))
+                .pick(
+                    [excluded],
+                    // Half a list is not compared.
+                    match left_out.is_empty() {
+                        true => says.settings("exclude-local-address", |text| Some(list(text))),
+                        false => Vec::new(),
+                    },
+                )
                 .noting(left_out),
             devices: says.pick(
                 [
@@ -111,7 +118,7 @@ impl Agent {
                     says.health("/kube-proxy-replacement/directRoutingDevice", text),
                     says.config("DirectRoutingDevice", text),
                 ],
-                says.settings("direct-routing-device", word),
+                says.settings("direct-routing-device", plain_name),
             ),
             kube_proxy_replacement: says.pick(
                 [
@@ -134,7 +141,8 @@ impl Agent {
             ]),
             datapath_mode: says.pick(
                 [says.health("/datapath-mode", text), says.config("DatapathMode", text)],
-                says.settings("datapath-mode", word),
+                // With `auto` the agent chooses.
+                says.settings("datapath-mode", |text| word(text).filter(|mode| mode != "auto")),
             ),
             local_redirect_policy: says.pick(
                 [says.config("EnableLocalRedirectPolicy", Value::as_bool)],
@@ -211,8 +219,7 @@ impl Says<'_> {
         let others = said.chain(settings.map(|word| (word.source, word.value)));
         let others =
             others.filter(|(_, other)| *other != value).map(|(source, other)| match serde_json::to_value(other) {
-                Ok(Value::String(text)) => format!("{source}: {text}"),
-                Ok(other) => format!("{source}: {other}"),
+                Ok(other) => format!("{source}: {}", in_words(&other)),
                 Err(e) => format!("{source}: {e}"),
             });
         let others = others.collect();
@@ -311,16 +318,26 @@ fn list(text: &str) -> Vec<String> {
     text.split([' ', ',']).filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
-/// Names without wildcards; the agent is what knows which devices `eth+` stands for.
+/// Names without wildcards, sorted; the agent is what knows which devices `eth+` stands for.
 fn plain_names(text: &str) -> Option<Vec<String>> {
-    let names = list(text);
-    (!names.is_empty() && names.iter().all(|name| !name.contains(['+', '!']))).then_some(names)
+    let mut names = list(text);
+    names.sort();
+    (!names.is_empty() && names.iter().all(|name| is_plain(name))).then_some(names)
 }
 
-/// Strings, or objects with a name; an empty list says nothing.
+fn plain_name(text: &str) -> Option<String> {
+    word(text).filter(|name| is_plain(name))
+}
+
+fn is_plain(name: &str) -> bool {
+    !name.contains(['+', '!'])
+}
+
+/// Strings, or objects with a name, sorted; an empty list says nothing.
 fn names(value: &Value) -> Option<Vec<String>> {
     let name = |v: &Value| v.as_str().or_else(|| v.get("name")?.as_str()).map(str::to_owned);
-    let names: Vec<_> = value.as_array()?.iter().filter_map(name).collect();
+    let mut names: Vec<_> = value.as_array()?.iter().filter_map(name).collect();
+    names.sort();
     (!names.is_empty()).then_some(names)
 }
 

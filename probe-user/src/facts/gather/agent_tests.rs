@@ -153,6 +153,8 @@ fn bpf_host_routing_was_not_asked_to_be_legacy_whatever_the_next_start_says() {
 #[test]
 fn wildcards_are_not_taken_for_devices() {
     assert_eq!(plain_names("eth+"), None);
+    assert_eq!(plain_names("eth1 eth0"), plain_names("eth0,eth1"), "in whatever order");
+    assert_eq!((plain_name("eth+"), plain_name("eth0")), (None, Some("eth0".into())));
     assert_eq!(names(&json!([])), None);
     assert_eq!(names(&json!([{"name": "eth0", "ip": []}, "eth1"])), Some(vec!["eth0".into(), "eth1".into()]));
     assert_eq!(scope("link"), Some(253));

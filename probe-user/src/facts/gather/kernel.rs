@@ -44,13 +44,19 @@ fn node_name(proc_root: &Path) -> Fact<String> {
     let host = text(&proc_root.join("sys/kernel/hostname"));
     match std::env::var("NODE_NAME") {
         Ok(name) if !name.is_empty() => {
-            let differs = host.get().filter(|&host| *host != name).map(|host| format!("host name {host}"));
+            let differs = host.get().filter(|host| !is_one_name(host, &name)).map(|host| format!("host name {host}"));
             let mut told = Fact::known(name, "NODE_NAME");
             differs.into_iter().for_each(|differs| told.differs(differs));
             told
         }
         _ => host,
     }
+}
+
+/// The same, or the same with the domain and without.
+fn is_one_name(a: &str, b: &str) -> bool {
+    let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
+    long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// What the node's os-release(5) says, else the file `otherwise`.
@@ -206,6 +212,14 @@ mod tests {
         assert_eq!(talos.talos.get(), Some(&Some("v1.11.2".into())));
         let debian = read("ID=debian\nVERSION_ID='12'\nPRETTY_NAME=\"Debian\"\n");
         assert_eq!(debian.talos.get(), Some(&None));
+    }
+
+    #[test]
+    fn a_domain_makes_no_other_name() {
+        for (a, b, same) in [("n1", "n1", true), ("n1", "n1.corp", true), ("n1.corp", "n1", true), ("n1", "n12", false)]
+        {
+            assert_eq!(is_one_name(a, b), same, "{a} {b}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! The facts that are not known, found by walking the facts' own JSON, so that a new fact is never forgotten here.
+//! The facts that are not known.
 
 use serde_json::Value;
 
-use crate::facts::Facts;
+use crate::facts::{self, Facts};
 
 /// One fact that is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,34 +16,11 @@ pub struct Unavailable {
 /// Every fact that is not known, in the report's order.
 #[must_use]
 pub fn unavailable(facts: &Facts) -> Vec<Unavailable> {
-    let mut found = Vec::new();
-    // Facts are plain data with text keys: they always serialise.
-    if let Ok(value) = serde_json::to_value(facts) {
-        walk(&value, &mut Vec::new(), &mut found);
-    }
-    found
-}
-
-fn walk<'a>(value: &'a Value, path: &mut Vec<&'a str>, found: &mut Vec<Unavailable>) {
-    let Value::Object(members) = value else {
-        return;
+    let of = |(fact, value): (String, Value)| {
+        let text = |member: &str| value.get(member)?.as_str().map(str::to_owned);
+        Some(Unavailable { fact, why: text("unavailable")?, source: text("source")? })
     };
-    if members.contains_key("known") {
-        return;
-    }
-    if let (Some(why), Some(source)) = (text(value, "unavailable"), text(value, "source")) {
-        found.push(Unavailable { fact: path.join("."), why, source });
-        return;
-    }
-    for (name, member) in members {
-        path.push(name);
-        walk(member, path, found);
-        path.pop();
-    }
-}
-
-fn text(value: &Value, member: &str) -> Option<String> {
-    value.get(member)?.as_str().map(str::to_owned)
+    facts::every(facts).into_iter().filter_map(of).collect()
 }
 
 #[cfg(test)]
