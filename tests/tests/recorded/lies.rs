@@ -146,8 +146,9 @@ fn values_of_another_type_are_not_guessed_at() {
     }
     let (facts, prediction) = lied_to(Stage { health: nonsense, config: nonsense, ..Stage::default() });
     agent_is_unknown(&facts, &prediction, "does not say it");
-    // The settings say what the agent does not.
-    assert!(facts.cilium.routing_mode.source().ends_with("config"), "{:?}", facts.cilium.routing_mode);
+    // The settings say what the agent does not, and what that is worth.
+    let source = facts.cilium.routing_mode.source();
+    assert!(source.ends_with("config (what its agent would start with)"), "{source}");
 }
 
 /// An agent that restarts may pin other maps under the old names. Their counts begin at zero, and what differs then is no
