@@ -333,12 +333,12 @@ fn is_plain(name: &str) -> bool {
     !name.contains(['+', '!'])
 }
 
-/// Strings, or objects with a name, sorted; an empty list says nothing.
+/// Strings, or objects with a name, sorted; an empty list says nothing, and neither do the wildcards it was given.
 fn names(value: &Value) -> Option<Vec<String>> {
     let name = |v: &Value| v.as_str().or_else(|| v.get("name")?.as_str()).map(str::to_owned);
     let mut names: Vec<_> = value.as_array()?.iter().filter_map(name).collect();
     names.sort();
-    (!names.is_empty()).then_some(names)
+    (!names.is_empty() && names.iter().all(|name| is_plain(name))).then_some(names)
 }
 
 #[cfg(test)]

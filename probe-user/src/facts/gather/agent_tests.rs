@@ -156,6 +156,7 @@ fn wildcards_are_not_taken_for_devices() {
     assert_eq!(plain_names("eth1 eth0"), plain_names("eth0,eth1"), "in whatever order");
     assert_eq!((plain_name("eth+"), plain_name("eth0")), (None, Some("eth0".into())));
     assert_eq!(names(&json!([])), None);
+    assert_eq!(names(&json!(["eth+", "!eth1"])), None);
     assert_eq!(names(&json!([{"name": "eth0", "ip": []}, "eth1"])), Some(vec!["eth0".into(), "eth1".into()]));
     assert_eq!(scope("link"), Some(253));
     assert_eq!(scope("nonsense"), None);
