@@ -13,6 +13,7 @@ use crate::{netns::Netns, target::Targets, trace::Flow};
 mod agent;
 mod batch;
 mod bytes;
+mod chain;
 mod containers;
 mod coredns;
 mod corefile;
