@@ -6,7 +6,6 @@ use crate::{
     checks::Case,
     facts::{Facts, HostRouting, Masquerade, RoutingMode, scope_name},
     predict::{cilium, node},
-    trace::cilium_reasons,
 };
 
 /// What became of the packets, for the part of the story after Cilium's route lookup.
@@ -21,7 +20,7 @@ pub(super) fn unknown_address(case: &Case<'_>, address: IpAddr, end: End) -> Str
     let facts = case.facts;
     let mut sentences = vec![ignorance(facts, address)];
     sentences.extend(way(facts, end));
-    sentences.extend(counted(facts, end));
+    sentences.extend(counted(case, end));
     sentences.join(" ")
 }
 
@@ -91,16 +90,18 @@ fn way(facts: &Facts, end: End) -> Option<String> {
 }
 
 /// What Cilium's own counters say of it: they were read before and after the queries.
-fn counted(facts: &Facts, end: End) -> Option<String> {
-    let (before, after) = (facts.cilium.drops_before.get()?, facts.cilium.drops_after.get()?);
-    let risen = cilium_reasons::risen(before, after);
+fn counted(case: &Case<'_>, end: End) -> Option<String> {
     match end {
-        End::Leaked if before == after => {
-            Some("Cilium counts no drop for it, which is why `cilium monitor -t drop` shows nothing.".to_owned())
+        End::Leaked => {
+            let (before, after) = (case.facts.cilium.drops_before.get()?, case.facts.cilium.drops_after.get()?);
+            (before == after).then(|| {
+                "Cilium counts no drop for it, which is why `cilium monitor -t drop` shows nothing.".to_owned()
+            })
         }
-        End::Leaked => None,
-        End::Dropped => risen
-            .map(|reason| format!("Cilium counts it under reason {}, as `cilium monitor -t drop` shows.", reason.code)),
+        End::Dropped => {
+            let reason = case.traces.iter().find_map(|trace| trace.drop.as_ref()?.cilium_reason.as_ref())?;
+            Some(format!("Cilium counts it under reason {}, as `cilium monitor -t drop` shows.", reason.code))
+        }
     }
 }
 
@@ -108,7 +109,8 @@ fn counted(facts: &Facts, end: End) -> Option<String> {
 mod tests {
     use super::*;
     use crate::{
-        checks::testing::{HOST_DNS, Scene, hide, known},
+        checks::testing::{Fate, HOST_DNS, Scene, hide, known},
+        ended::Direction,
         facts::DropCount,
     };
 
@@ -130,8 +132,8 @@ mod tests {
         let scene = Scene::new().facts(|facts| {
             hide(facts);
             facts.cilium.devices = known(vec!["eth0".into(), "eth1".into()]);
-            (facts.cilium.drops_before, facts.cilium.drops_after) = (known(counts(3)), known(counts(5)));
         });
+        let scene = scene.coredns(Fate::Dropped("TC_INGRESS", Direction::Request, Some(169)));
         insta::assert_snapshot!(unknown_address(&scene.case(), HOST_DNS, End::Dropped));
     }
 

@@ -50,9 +50,8 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use crate::{
-        checks::testing::{Fate, Scene, hide, known},
+        checks::testing::{Fate, Scene, hide},
         ended::Direction,
-        facts::DropCount,
     };
 
     fn dropped(code: Option<u8>) -> Scene {
@@ -68,15 +67,9 @@ mod tests {
     }
 
     #[test]
-    fn by_the_counter_that_rose() {
-        let count = |reason, packets| DropCount { reason, direction: 2, packets };
-        let scene = dropped(None).facts(|f| {
-            f.cilium.drops_before = known(vec![count(169, 4), count(139, 1)]);
-            f.cilium.drops_after = known(vec![count(169, 6), count(139, 2)]);
-        });
-        assert!(scene.finding("HDP202").is_some());
-        let both = scene.facts(|f| f.cilium.drops_after = known(vec![count(169, 6), count(133, 2)]));
-        assert_eq!(both.finding("HDP202"), None);
+    fn not_where_cilium_knows_the_address() {
+        let known = Scene::new().coredns(Fate::Dropped("TC_INGRESS", Direction::Request, Some(169)));
+        assert_eq!(known.finding("HDP202"), None);
     }
 
     #[test]
