@@ -1,7 +1,7 @@
 //! HDP302 coredns-bypasses-host-dns: CoreDNS asks somebody else.
 
 use crate::{
-    checks::{Case, Check, Finding, Remedy, Severity, code::Code},
+    checks::{Case, Check, Finding, Remedy, Severity, code::Code, remedy},
     verdict,
 };
 
@@ -35,8 +35,11 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     let restart = Remedy::new("If host DNS is meant to be used: restart CoreDNS, so that it reads its upstreams anew.")
         .step("kubectl -n kube-system rollout restart deploy/coredns")
         .step("kubectl -n kube-system get configmap coredns -o yaml   (forward .)");
+    // Of another node-local DNS it is nothing special: pods ask that one themselves.
+    let severity =
+        if case.targets.addresses.iter().any(|a| remedy::is_talos(*a)) { Severity::Warn } else { Severity::Info };
     vec![
-        Finding::new(Code::CorednsBypasses, Severity::Warn, title)
+        Finding::new(Code::CorednsBypasses, severity, title)
             .evidences(files.iter().map(|f| format!("{}: {} forwards to {}", f.pod, f.path, f.forwards_to.join(", "))))
             .remedies([restart]),
     ]

@@ -32,7 +32,6 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         return Vec::new();
     }
     let max = cilium::scope_max(facts);
-    let legacy = remedy::is_legacy(case);
     let mut findings = Vec::new();
     for &address in &case.targets.addresses {
         let held = node::holders(facts, address).unwrap_or_default();
@@ -40,12 +39,14 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         if known || held.is_empty() || held.iter().any(|at| at.scope <= max) {
             continue;
         }
-        let title = if legacy {
-            format!("Cilium does not know {address}: its scope hides it. Legacy host routing makes that harmless.")
-        } else {
-            format!("Cilium does not know {address}: its scope hides it.")
+        let harmless = case.is_delivered_anyway(address);
+        let but = match (harmless, remedy::is_legacy(case)) {
+            (true, true) => " Legacy host routing makes that harmless.",
+            (true, false) => " This release delivers to it all the same.",
+            (false, _) => "",
         };
-        let severity = if legacy { Severity::Info } else { Severity::Warn };
+        let title = format!("Cilium does not know {address}: its scope hides it.{but}");
+        let severity = if harmless { Severity::Info } else { Severity::Warn };
         let scopes = held.iter().map(|at| node::describe(at)).collect::<Vec<_>>();
         let mut finding = Finding::new(Code::AddressScopeHidden, severity, title)
             .evidences(scopes)
@@ -53,7 +54,7 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         if let Ok((_, how)) = cilium::knows(facts, address) {
             finding = finding.evidence(how);
         }
-        findings.push(if legacy { finding } else { finding.remedies(remedy::unknown_address(case, address)) });
+        findings.push(if harmless { finding } else { finding.remedies(remedy::unknown_address(case, address)) });
     }
     findings
 }
@@ -64,6 +65,7 @@ mod tests {
     use crate::{
         checks::testing::{Scene, hide, known},
         facts::HostRouting,
+        report::{Prediction, Status},
     };
 
     #[test]
@@ -74,6 +76,15 @@ mod tests {
         let scene = scene.facts(|f| f.cilium.host_routing = known(HostRouting::Legacy));
         let finding = scene.finding("HDP102").unwrap();
         assert_eq!((finding.severity, finding.remedies.len()), (Severity::Info, 0));
+    }
+
+    #[test]
+    fn harmless_where_the_release_delivers_all_the_same() {
+        let mut scene = Scene::new().facts(hide).facts(|f| f.cilium.version = known("1.16.4".into()));
+        scene.prediction = Prediction { status: Status::Pass, ..Prediction::default() };
+        let finding = scene.finding("HDP102").unwrap();
+        assert_eq!((finding.severity, finding.remedies.len()), (Severity::Info, 0));
+        assert!(finding.title.ends_with("This release delivers to it all the same."), "{}", finding.title);
     }
 
     #[test]
