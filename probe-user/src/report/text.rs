@@ -215,6 +215,9 @@ fn further(finding: &Finding, page: &mut Page) {
 fn closing(report: &Report, options: &Options, page: &mut Page) {
     let (prediction, took) = (view::prediction(report), view::took(report));
     let hint = if took.contains("unavailable") && !options.verbose { " (-v lists them)" } else { "" };
+    if !options.verbose && report.verdict.status == Status::Pass && view::further(report).any(has_fix) {
+        page.prose((DIM, "        "), "(-v shows the fixes; `hostdns-probe explain CODE` tells the whole story)");
+    }
     let took = format!("{took}{hint}.");
     if 2 + columns(&prediction) + 1 + columns(&took) <= page.width {
         page.prose((PLAIN, "  "), &format!("{prediction} {took}"));
@@ -222,6 +225,10 @@ fn closing(report: &Report, options: &Options, page: &mut Page) {
         page.prose((PLAIN, "  "), &prediction);
         page.prose((PLAIN, "  "), &took);
     }
+}
+
+const fn has_fix(finding: &Finding) -> bool {
+    !finding.remedies.is_empty()
 }
 
 /// With its full stop, and no second one.
@@ -261,6 +268,29 @@ mod tests {
             assert!(lines <= LINES, "{name}: {lines} lines");
         }
         assert!(rendered(render, &examples::healthy(), &Options::default()).lines().count() <= 6);
+    }
+
+    #[test]
+    fn a_pass_with_a_warning_shows_its_fix_with_v_and_says_so() {
+        let mut report = examples::healthy();
+        report.findings[0].remedies = examples::leak().findings[0].remedies.clone();
+        report.verdict.cause = Some(report.findings[0].code.clone());
+        let text = |verbose| rendered(render, &report, &Options { verbose, ..Options::default() });
+        assert!(
+            text(false).contains("(-v shows the fixes") && !text(false).contains("interface: lo"),
+            "{}",
+            text(false)
+        );
+        assert!(text(true).contains("interface: lo") && !text(true).contains("(-v shows"), "{}", text(true));
+    }
+
+    #[test]
+    fn a_fix_of_two_findings_has_its_steps_once() {
+        let mut report = examples::leak();
+        report.findings[1].remedies = report.findings[0].remedies.clone();
+        let text = rendered(render, &report, &Options { verbose: true, ..Options::default() });
+        assert_eq!(text.matches("interface: lo").count(), 1, "{text}");
+        assert!(text.contains("Fix, as above: Talos: give lo the address yourself"), "{text}");
     }
 
     #[test]

@@ -77,12 +77,15 @@ pub fn render(what_if: &WhatIf, _options: &Options, out: &mut dyn Write) -> io::
         let before = before.as_ref().map(|before| format!("   (now {before})")).unwrap_or_default();
         writeln!(out, "  {}", line(&format!("{key}={after}{before}")))?;
     }
-    prediction("Then", &what_if.then, out)
+    prediction("Then", &what_if.then, out)?;
+    // "answered" is no promise: a node may fail, and its prediction be a pass.
+    writeln!(out, "\nOf network policies, firewalls and upstreams the model knows nothing: `hostdns-probe check` asks.")
 }
 
 fn prediction(title: &str, prediction: &Prediction, out: &mut dyn Write) -> io::Result<()> {
     let status = prediction.status.as_str().to_uppercase();
-    let ended = prediction.ended.map(|ended| format!("  queries: {ended}")).unwrap_or_default();
+    let ended =
+        prediction.ended.map(|ended| format!("  queries: {}", super::view::packet::word(ended))).unwrap_or_default();
     let cause = prediction.cause.as_ref().map(|code| format!(" ({code})")).unwrap_or_default();
     let steps = if prediction.status == Status::Unknown {
         prediction.because.iter().rev().take(1).collect()

@@ -34,17 +34,18 @@ pub fn telling(report: &Report) -> Option<(&Query, &PacketTrace)> {
     if report.verdict.status == Status::Pass {
         return None;
     }
-    let fates = report.queries.iter().map(|query| (query, fate(report, query)));
-    let pairs = fates.filter(|(_, fate)| *fate != Ended::Answered).flat_map(|(query, fate)| {
+    let fates = report.queries.iter().enumerate().map(|(asked, query)| (asked, query, fate(report, query)));
+    let pairs = fates.filter(|(_, _, fate)| *fate != Ended::Answered).flat_map(|(asked, query, fate)| {
         let traces = report.traces.iter().filter(|trace| query.traces.contains(&trace.id));
-        traces.filter(|trace| !trace.hops.is_empty()).map(move |trace| (query, fate, trace))
+        traces.filter(|trace| !trace.hops.is_empty()).map(move |trace| (asked, query, fate, trace))
     });
-    let best = pairs.min_by_key(|(query, fate, trace)| {
+    let best = pairs.min_by_key(|(asked, query, fate, trace)| {
         let off_verdict = Some(*fate) != report.verdict.ended;
         let off_query = trace.ended != *fate;
-        (off_verdict, off_query, query.vantage_kind, query.transport, Reverse(trace.hops.len()), trace.id)
+        // Of equals the first question: everybody knows its name, and it is the same one every time.
+        (off_verdict, off_query, query.vantage_kind, query.transport, Reverse(trace.hops.len()), *asked, trace.id)
     });
-    best.map(|(query, _, trace)| (query, trace))
+    best.map(|(_, query, _, trace)| (query, trace))
 }
 
 /// `UDP, example.com A, from kube-system/coredns-7c9d-x2k4p`.
@@ -91,7 +92,10 @@ pub fn ending(trace: &PacketTrace, events: EventCounts) -> Option<String> {
     let reached = trace.hops.iter().any(|hop| hop.hook == HookKind::SocketIn && hop.direction == Direction::Request);
     let text = match trace.ended {
         Ended::Answered => return None,
-        Ended::Dropped => join(trace.drop.as_ref().map(drop_words), &absence(trace, reached, events)),
+        Ended::Dropped => {
+            let drop = trace.drop.as_ref().and_then(|drop| drop_words(trace, drop));
+            join(drop, &absence(trace, reached, events))
+        }
         Ended::Leaked => {
             let leak = trace.leak.as_ref().filter(|leak| !shown(trace, leak)).map(leak_words);
             join(leak, &absence(trace, reached, events))
@@ -113,12 +117,16 @@ pub fn ending(trace: &PacketTrace, events: EventCounts) -> Option<String> {
     Some(text)
 }
 
-fn drop_words(drop: &crate::trace::Drop) -> String {
-    let kernel = format!("dropped at {} (kernel reason {})", drop.r#where, drop.reason);
-    match &drop.cilium_reason {
-        Some(cilium) => format!("{kernel}, by Cilium: {} ({})", cilium.text, cilium.code),
-        None => kernel,
+/// Where and why, as far as the hops do not show it: the kernel's reason stands beside the one where it was freed.
+fn drop_words(trace: &PacketTrace, drop: &crate::trace::Drop) -> Option<String> {
+    let cilium = drop.cilium_reason.as_ref().map(|cilium| format!("by Cilium: {} ({})", cilium.text, cilium.code));
+    let shows =
+        |hop: &Hop| hop.hook == HookKind::Drop && hop.note.as_ref().is_some_and(|note| note.ends_with(&drop.reason));
+    if trace.hops.iter().any(shows) {
+        return cilium.map(|cilium| format!("dropped {cilium}"));
     }
+    let kernel = format!("dropped at {} (kernel reason {})", drop.r#where, drop.reason);
+    Some(cilium.map_or_else(|| kernel.clone(), |cilium| format!("{kernel}, {cilium}")))
 }
 
 /// The hops show the packet on the wire already, with its address there.
