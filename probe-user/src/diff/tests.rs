@@ -88,7 +88,8 @@ fn what_cannot_be_told_is_no_regression() {
 fn slower_is_a_warning() {
     let diff = compared(&timed(&[400, 420, 440]), &timed(&[9_400, 9_420, 9_440]));
     assert_eq!(diff.outcome, Outcome::Degraded);
-    assert!(diff.warnings[0].contains("slower, beyond noise"), "{:?}", diff.warnings);
+    assert!(diff.warnings[0].contains("were slower: a busy machine or upstream does that too"), "{:?}", diff.warnings);
+    assert!(diff.summary.contains("cannot tell this change from a busy moment"), "{}", diff.summary);
     assert!(text(&diff).contains("Wilcoxon"), "{}", text(&diff));
 }
 

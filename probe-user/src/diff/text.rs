@@ -93,7 +93,7 @@ pub(super) fn prediction(diff: &Diff) -> Option<String> {
         (status, None) => status.as_str().to_owned(),
         (_, Some(ended)) => {
             let cause = prediction.cause.as_ref().map(|code| format!(" ({code})")).unwrap_or_default();
-            format!("{ended}{cause}")
+            format!("{}{cause}", view::packet::word(ended))
         }
     };
     let (before, after) = (say(&diff.before.prediction), say(&diff.after.prediction));
@@ -120,8 +120,8 @@ fn latency(latency: &Latency) -> String {
     let (old, new) = (&latency.before, &latency.after);
     let verdict = match latency.judged {
         Judged::WithinNoise => "within noise",
-        Judged::Slower => "slower, beyond noise",
-        Judged::Faster => "faster, beyond noise",
+        Judged::Slower => "slower beyond chance",
+        Judged::Faster => "faster beyond chance",
         Judged::TooFew => "too few answers to tell noise from change",
     };
     format!(
@@ -135,6 +135,16 @@ fn latency(latency: &Latency) -> String {
         old.answered,
         new.answered,
     )
+}
+
+/// What may be behind it. The test tells change from chance, not what changed: a machine or an upstream that is busy at
+/// one of the two moments slows every answer of that check.
+pub(super) fn maybe(latency: &Latency) -> &'static str {
+    if latency.node_too {
+        "so were the node's own, so it is the server, its upstream or a busy machine, not the pods' way"
+    } else {
+        "a busy machine or upstream does that too; check again before blaming the change"
+    }
 }
 
 fn chance(p: f64) -> String {
