@@ -30,6 +30,7 @@ pub fn unknown_address(case: &Case<'_>, address: IpAddr) -> Vec<Remedy> {
     let mut all = Vec::from_iter(lo_global(case, address));
     all.push(legacy_routing(case));
     all.extend(scope_max(case, address));
+    all.extend(upgrade_for_device(case, address));
     if is_talos(address) {
         all.push(forwarding_off(case));
     }
@@ -193,20 +194,49 @@ pub fn resolvers(case: &Case<'_>) -> Remedy {
     }
 }
 
+/// Cilium releases that learn the addresses of every device; only where it is the device that hides the address.
+fn upgrade_for_device(case: &Case<'_>, address: IpAddr) -> Option<Remedy> {
+    let facts = case.facts;
+    let (version, since) = (cilium::version(facts)?, Version::new(1, 17, 0));
+    let held = node::holders(facts, address)?;
+    let hidden = version < since
+        && held.iter().any(|at| at.scope <= cilium::scope_max(facts) && at.interface != "lo")
+        && held.iter().all(|at| !cilium::learns(facts, &version, &at.interface));
+    (hidden && !cilium::is_excluded(facts, address)).then(|| {
+        Remedy::new("Cilium: upgrade to 1.17 or later, which learns the addresses of every device.")
+            .step(format!("hostdns-probe check --address {address} --what-if cilium-version=1.17.0"))
+            .caution(IDENTITY)
+    })
+}
+
 /// Cilium releases whose FIB lookup passes local addresses to the stack.
 #[must_use]
 pub fn upgrade_for_fib(case: &Case<'_>) -> Option<Remedy> {
     cilium::version(case.facts).filter(|version| !version.passes_local_fib_result()).map(|_| {
         Remedy::new("Cilium: upgrade to 1.18.2 or later, which passes such packets to the stack.")
-            .step("check again afterwards: the fix does not reach nodes with one external device")
+            .step("hostdns-probe check --what-if cilium-version=1.18.2   (what the model says of this node)")
             .caution("With exactly one external device and endpoint routes off the query leaks instead (HDP201).")
     })
+}
+
+/// A command in the agent of this node: `exec ds/cilium` would take any node's.
+#[must_use]
+pub fn exec_agent(case: &Case<'_>) -> String {
+    let node = node_name(case);
+    format!(
+        "kubectl -n kube-system exec -c cilium-agent $(kubectl -n kube-system get pod -l k8s-app=cilium --field-selector \
+         spec.nodeName={node} -o name)"
+    )
+}
+
+fn node_name<'a>(case: &Case<'a>) -> &'a str {
+    case.facts.kernel.node_name.get().map_or("NODE", |name| name.trim())
 }
 
 /// Restart of the agent on this node.
 #[must_use]
 pub fn restart_agent(case: &Case<'_>) -> Remedy {
-    let node = case.facts.kernel.node_name.get().map_or("NODE", |name| name.trim());
+    let node = node_name(case);
     Remedy::new("Restart the Cilium agent on this node, so that it reads its settings again.")
         .step(format!("kubectl -n kube-system delete pod -l k8s-app=cilium --field-selector spec.nodeName={node}"))
 }
@@ -286,7 +316,11 @@ mod tests {
         let dns = "169.254.20.10".parse().unwrap();
         let scene = Scene::new().facts(|facts| facts.network.addresses = known(vec![address("nodelocaldns", dns, 0)]));
         let all = unknown_address(&scene.case(), dns);
-        assert_eq!(titles(&all), ["Node", "Cilium"]);
+        assert_eq!(titles(&all), ["Node", "Cilium"], "1.18.1 learns from every device: an upgrade is no way out");
+        let scene = scene.facts(|facts| facts.cilium.version = known("1.16.5".into()));
+        let older = unknown_address(&scene.case(), dns);
+        assert_eq!(titles(&older), ["Node", "Cilium", "Cilium"]);
+        assert!(older[2].title.contains("upgrade to 1.17"), "{}", older[2].title);
         assert!(all[0].steps.iter().any(|step| step == "ip addr add 169.254.20.10/32 dev lo scope global"));
         assert!(all.iter().all(|remedy| !format!("{remedy:?}").contains("talosctl")));
     }

@@ -2,6 +2,7 @@
 
 use crate::{
     checks::{Case, Check, Finding, Severity, code::Code, remedy},
+    facts::{Facts, RoutingMode},
     predict::{cilium, node},
 };
 
@@ -43,7 +44,8 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         let title = if legacy {
             format!("Cilium does not know {address}: its scope hides it. Legacy host routing makes that harmless.")
         } else {
-            format!("Cilium does not know {address}: its scope hides it.")
+            let luck = luck(facts).map(|luck| format!(" {luck}")).unwrap_or_default();
+            format!("Cilium does not know {address}: its scope hides it.{luck}")
         };
         let severity = if legacy { Severity::Info } else { Severity::Warn };
         let scopes = held.iter().map(|at| node::describe(at)).collect::<Vec<_>>();
@@ -58,6 +60,26 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     findings
 }
 
+/// Why pods may reach the address all the same, and what ends that.
+fn luck(facts: &Facts) -> Option<String> {
+    let version = cilium::version(facts)?;
+    if facts.cilium.routing_mode.get() == Some(&RoutingMode::Tunnel) && version.tunnel_passes_to_stack() {
+        return Some(format!(
+            "In tunnel mode Cilium {version} still passes such packets to the node; from 1.16.5 on they leak or are \
+             dropped."
+        ));
+    }
+    let several = !version.is_beyond_measured()
+        && version.passes_local_fib_result()
+        && matches!(cilium::skips_fib(facts), Ok((false, _)));
+    several.then(|| {
+        format!(
+            "With several devices or endpoint routes Cilium {version} passes such packets to the node; with one \
+             external device they leak."
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +87,30 @@ mod tests {
         checks::testing::{Scene, hide, known},
         facts::HostRouting,
     };
+
+    #[test]
+    fn what_it_works_by_is_said() {
+        let title = |version: &str, tunnel: bool, devices: &[&str]| {
+            let scene = Scene::new().facts(hide).facts(|f| {
+                f.cilium.version = known(version.into());
+                f.cilium.routing_mode = known(if tunnel { RoutingMode::Tunnel } else { RoutingMode::Native });
+                f.cilium.devices = known(devices.iter().map(ToString::to_string).collect());
+            });
+            scene.finding("HDP102").unwrap().title
+        };
+        assert!(title("1.16.4", true, &["eth0"]).contains("from 1.16.5 on they leak or are dropped"));
+        assert!(title("1.19.0-pre.0", false, &["eth0", "eth1"]).contains("with one external device they leak"));
+        for (version, tunnel, devices) in [
+            ("1.16.5", true, &["eth0"][..]),
+            ("1.16.4", false, &["eth0"]),
+            ("1.18.1", false, &["eth0", "eth1"]),
+            ("1.19.0-pre.0", false, &["eth0"]),
+            ("1.20.0", false, &["eth0", "eth1"]),
+        ] {
+            let title = title(version, tunnel, devices);
+            assert!(title.ends_with("its scope hides it."), "{version}: {title}");
+        }
+    }
 
     #[test]
     fn harmless_with_legacy_routing() {
