@@ -94,6 +94,14 @@ fn slower_is_a_warning() {
 }
 
 #[test]
+fn no_line_is_wider_than_the_terminal() {
+    let diff = compared(&timed(&[400, 420, 440]), &timed(&[9_400, 9_420, 9_440]));
+    for line in text(&diff).lines().filter(|line| !line.starts_with("  before") && !line.starts_with("  after")) {
+        assert!(line.chars().count() <= Options::default().width, "{line}");
+    }
+}
+
+#[test]
 fn a_setting_without_an_effect_is_a_change() {
     let before = examples::healthy();
     let mut after = before.clone();

@@ -1,7 +1,7 @@
 //! The page for a terminal: the verdict first, one packet's story, the cause, the smallest fix, what was not known.
 
 mod details;
-mod page;
+pub(crate) mod page;
 
 use std::io::{self, Write};
 
