@@ -30,6 +30,16 @@ pub struct WhatIf {
     pub now: Prediction,
     /// With the changes made, in their order.
     pub then: Prediction,
+    /// Where CoreDNS asks from the node's own network: what the other pods get, which do not decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_pods: Option<NowAndThen>,
+}
+
+/// One way's predictions, before and after the changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NowAndThen {
+    pub now: Prediction,
+    pub then: Prediction,
 }
 
 /// One change, in the words of `--what-if`.
@@ -57,6 +67,10 @@ impl WhatIf {
             changes: changes.iter().map(changed).collect(),
             now: predict_for(facts, targets, deciding),
             then: what_if::after(facts, targets, deciding, changes),
+            other_pods: (deciding == Deciding::Node).then(|| NowAndThen {
+                now: predict_for(facts, targets, Deciding::Pods),
+                then: what_if::after(facts, targets, Deciding::Pods, changes),
+            }),
         }
     }
 }
@@ -78,6 +92,10 @@ pub fn render(what_if: &WhatIf, _options: &Options, out: &mut dyn Write) -> io::
         writeln!(out, "  {}", line(&format!("{key}={after}{before}")))?;
     }
     prediction("Then", &what_if.then, out)?;
+    if let Some(pods) = &what_if.other_pods {
+        prediction("Other pods, now", &pods.now, out)?;
+        prediction("Other pods, then", &pods.then, out)?;
+    }
     // "answered" is no promise: a node may fail, and its prediction be a pass.
     writeln!(out, "\nOf network policies, firewalls and upstreams the model knows nothing: `hostdns-probe check` asks.")
 }
@@ -100,6 +118,22 @@ fn prediction(title: &str, prediction: &Prediction, out: &mut dyn Write) -> io::
 mod tests {
     use super::*;
     use crate::checks::testing::{facts, hide};
+
+    #[test]
+    fn pods_beside_a_coredns_on_the_host_network_are_told_of() {
+        let mut facts = facts();
+        hide(&mut facts);
+        let changes = ["lo-scope=global".parse().expect("a change")];
+        let of = |deciding| WhatIf::of("n1", &facts, &Targets::default(), deciding, &changes);
+        let pods = of(Deciding::Node).other_pods.expect("they do not decide");
+        assert_eq!((pods.now.status, pods.then.status), (Status::Fail, Status::Pass));
+        assert_eq!(of(Deciding::Pods).other_pods, None);
+        let mut out = Vec::new();
+        render(&of(Deciding::Node), &Options::default(), &mut out).expect("memory");
+        let text = String::from_utf8(out).expect("UTF-8");
+        assert!(text.contains("Other pods, now: FAIL  queries: leaked (HDP201)"), "{text}");
+        assert!(text.contains("Other pods, then: PASS"), "{text}");
+    }
 
     #[test]
     fn both_predictions_side_by_side() {
