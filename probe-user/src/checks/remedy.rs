@@ -173,6 +173,13 @@ pub fn forwarding_on(case: &Case<'_>) -> Remedy {
     }
 }
 
+/// CoreDNS forgets an address that nobody is meant to serve.
+#[must_use]
+pub fn stop_asking() -> Remedy {
+    Remedy::new("If nobody is meant to serve it: restart CoreDNS, so that it stops asking it.")
+        .step("kubectl -n kube-system rollout restart deploy/coredns")
+}
+
 /// Talos asks other upstreams. Which ones are right only the reader knows: those of the patch are examples.
 #[must_use]
 pub fn resolvers(case: &Case<'_>) -> Remedy {

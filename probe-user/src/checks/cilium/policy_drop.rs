@@ -41,9 +41,8 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         .step("kubectl apply -f allow-host-dns.yaml")
         .patch(format!(
             "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: coredns-to-host-dns\n  namespace: \
-             kube-system\nspec:\n  endpointSelector:\n    matchLabels:\n      k8s-app: kube-dns\n  egress:\n    {to}\n      \
-             toPorts:\n        - ports:\n            - {{port: \"{0}\", protocol: UDP}}\n            - {{port: \"{0}\", \
-             protocol: TCP}}\n",
+             kube-system\nspec:\n  endpointSelector:\n    matchLabels: {{k8s-app: kube-dns}}\n  egress:\n    {to}\n      \
+             toPorts:\n        - ports: [{{port: \"{0}\", protocol: UDP}}, {{port: \"{0}\", protocol: TCP}}]\n",
             target.port()
         ))
         .caution("If this is the first egress policy for CoreDNS, everything else it asks is denied from then on: \

@@ -30,15 +30,19 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
             continue;
         };
         let leaks = vantage::all(case).iter().any(|o| o.query.address.ip() == *address && o.ended == Ended::Leaked);
+        let (before, s) = if count == 1 { ("1 entry".to_owned(), "s") } else { (format!("{count} entries"), "") };
         let (severity, title) = if leaks {
             (
                 Severity::Info,
-                format!("{count} entries of Cilium's NAT table point to {address}: leaks from before or now."),
+                // The table was read before the first question; what another check leaked is in it all the same.
+                format!(
+                    "{before} of Cilium's NAT table point{s} to {address}: queries left the node before this check, too."
+                ),
             )
         } else {
             (Severity::Warn, format!("Queries to {address} left the node not long ago, though none did now."))
         };
-        let line = format!("{count} entries towards {address} ({})", fact.source());
+        let line = format!("{before} towards {address} ({})", fact.source());
         findings.push(Finding::new(Code::SnatEntry, severity, title).evidence(line));
     }
     findings
@@ -62,5 +66,8 @@ mod tests {
         let finding = scene(212).facts(hide).coredns(Fate::Leaked).finding("HDP209").unwrap();
         assert_eq!(finding.severity, Severity::Info);
         assert!(finding.evidence[0].starts_with("212 entries towards 169.254.116.108"));
+        assert!(finding.title.starts_with("212 entries of Cilium's NAT table point to 169.254.116.108: queries left"));
+        let one = scene(1).facts(hide).coredns(Fate::Leaked).finding("HDP209").unwrap();
+        assert!(one.title.starts_with("1 entry of Cilium's NAT table points to"), "{}", one.title);
     }
 }

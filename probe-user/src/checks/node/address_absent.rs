@@ -46,8 +46,6 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
                 Remedy::new("See that node-local DNS runs on this node; it brings the address.")
                     .step("kubectl -n kube-system get pods -o wide | grep -i dns")
             };
-            let restart = Remedy::new("If nobody is meant to serve it: restart CoreDNS, so that it stops asking it.")
-                .step("kubectl -n kube-system rollout restart deploy/coredns");
             let mut story = format!(
                 "{address} is on no interface of this node, so the node sends queries to it outside like any others. \
                  Cilium is not the cause."
@@ -60,7 +58,7 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
                 .story(story)
                 .evidence(format!("not among the node's addresses ({source})"))
                 .evidences(symptom::evidence(&hit))
-                .remedies([serve, restart])
+                .remedies([serve, remedy::stop_asking()])
         })
         .collect()
 }

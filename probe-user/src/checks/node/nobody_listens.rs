@@ -54,7 +54,7 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
                 Remedy::new("See why the server of this address does not run on this node.")
                     .step("kubectl -n kube-system get pods -o wide | grep -i dns")
             };
-            Some(finding.evidences(symptom::evidence(&hit)).remedies([remedy]))
+            Some(finding.evidences(symptom::evidence(&hit)).remedies([remedy, remedy::stop_asking()]))
         })
         .collect()
 }
@@ -90,6 +90,8 @@ mod tests {
         };
         assert!(story(VantageKind::Coredns).unwrap().contains("the way from the pods is not the cause"));
         assert_eq!(story(VantageKind::Node), None);
+        let finding = Scene::new().facts(|f| f.listeners = known(vec![])).coredns(Fate::Refused).finding("HDP103");
+        assert!(finding.unwrap().remedies[1].title.starts_with("If nobody is meant to serve it"));
     }
 
     #[test]

@@ -48,8 +48,8 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         .collect();
     let talos = |protocol: &str| {
         format!(
-            "apiVersion: v1alpha1\nkind: NetworkRuleConfig\nname: host-dns-{protocol}\nportSelector:\n  ports: [{}]\n  \
-             protocol: {protocol}\ningress:\n  - subnet: POD-CIDR\n",
+            "apiVersion: v1alpha1\nkind: NetworkRuleConfig\nname: host-dns-{protocol}\nportSelector: {{ports: [{}], \
+             protocol: {protocol}}}\ningress: [{{subnet: POD-CIDR}}]\n",
             case.targets.port
         )
     };
@@ -72,7 +72,7 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
 fn story(hit: &[Outcome<'_>], chains: &[String]) -> String {
     let mut sentences = vec!["Cilium let the packet pass; the node's own packet filter did not.".to_owned()];
     if !chains.is_empty() {
-        sentences.push(format!("What may have: {}.", chains.join("; ")));
+        sentences.push(format!("Chains that do such: {}.", chains.join("; ")));
     }
     let pods: BTreeSet<IpAddr> = hit
         .iter()
@@ -81,9 +81,10 @@ fn story(hit: &[Outcome<'_>], chains: &[String]) -> String {
         .collect();
     // The chain of Talos' ingress firewall (nftables_chain_config.go): whoever has it has such subnets.
     if chains.iter().any(|chain| chain.starts_with("inet talos ")) && !pods.is_empty() {
+        let be = if pods.len() == 1 { "is" } else { "are" };
         let pods = Vec::from_iter(pods.iter().map(ToString::to_string)).join(" and ");
         sentences.push(format!(
-            "Talos accepts DNS from the pod and service subnets of its machine configuration: is {pods} in them?"
+            "Talos accepts DNS from the pod and service subnets of its machine configuration: {be} {pods} in them?"
         ));
     }
     sentences.join(" ")
