@@ -166,5 +166,5 @@ fn finding(finding: &Finding) -> String {
         Severity::Warn => "warn",
         Severity::Info => "info",
     };
-    format!("{severity}  {} {}  {}", finding.code, finding.slug, finding.title)
+    format!("{severity}  {} {}: {}", finding.code, finding.slug, finding.title)
 }
