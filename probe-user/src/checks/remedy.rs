@@ -41,7 +41,10 @@ pub fn unknown_address(case: &Case<'_>, address: IpAddr) -> Vec<Remedy> {
 #[must_use]
 pub fn lo_global(case: &Case<'_>, address: IpAddr) -> Option<Remedy> {
     let facts = case.facts;
-    let learns = cilium::version(facts).is_some_and(|version| version.learns_from_lo());
+    // An agent that does not answer, in the night that this is needed, should not hide the smallest fix.
+    let version = cilium::version(facts);
+    let learns = version.as_ref().is_none_or(Version::learns_from_lo);
+    let since = if version.is_none() { " Needs Cilium 1.15.8, 1.16.1 or later." } else { "" };
     let there = node::holders(facts, address).unwrap_or_default();
     let visible = there.iter().any(|held| held.interface == "lo" && held.scope <= cilium::scope_max(facts));
     if !learns || cilium::is_excluded(facts, address) || visible {
@@ -49,8 +52,8 @@ pub fn lo_global(case: &Case<'_>, address: IpAddr) -> Option<Remedy> {
     }
     let prefix = if address.is_ipv4() { 32 } else { 128 };
     if !is_talos(address) {
-        let mut remedy =
-            Remedy::new("Node: put the address on lo with scope global. Works live, no restart of Cilium.");
+        let title = format!("Node: put the address on lo with scope global. Works live, no restart of Cilium.{since}");
+        let mut remedy = Remedy::new(title);
         for held in there.iter().filter(|held| held.interface == "lo") {
             remedy = remedy.step(format!("ip addr del {address}/{} dev lo", held.prefix_len));
         }
@@ -61,9 +64,9 @@ pub fn lo_global(case: &Case<'_>, address: IpAddr) -> Option<Remedy> {
                 .caution(IDENTITY),
         );
     }
-    let remedy = Remedy::new(
-        "Talos: give lo the address yourself, so that its scope is global. Works live, no restart.",
-    )
+    let remedy = Remedy::new(format!(
+        "Talos: give lo the address yourself, so that its scope is global. Works live, no restart.{since}"
+    ))
     .step("talosctl -n NODE patch machineconfig --patch @lo.yaml")
     .patch(format!(
         "machine:\n  network:\n    interfaces:\n      - interface: lo\n        addresses: [{address}/{prefix}]\n"
@@ -104,8 +107,8 @@ fn scope_max(case: &Case<'_>, address: IpAddr) -> Option<Remedy> {
 }
 
 /// Where Cilium was not installed with Helm, or nobody has its values at hand.
-const WITHOUT_HELM: &str = "Without Helm (whose next upgrade undoes it), in the ConfigMap: kubectl patch --patch-file \
-                            cilium-config.yaml -f cilium-config.yaml, then restart the agents";
+const WITHOUT_HELM: &str = "Without Helm, in the ConfigMap (Helm's next upgrade undoes it): kubectl patch -f \
+                            cilium-config.yaml --patch-file cilium-config.yaml, then restart the agents";
 
 /// A setting of Cilium's in its ConfigMap: whole enough for kubectl to know which object it is.
 fn config_map(key: &str, value: &str) -> String {
@@ -316,6 +319,18 @@ mod tests {
             facts.cilium.exclude_local_addresses = known(vec![HOST_DNS.to_string()]);
         });
         assert_eq!(titles(&unknown_address(&scene.case(), HOST_DNS)), ["Cilium", "Talos"]);
+    }
+
+    #[test]
+    fn where_the_release_is_unknown_the_smallest_fix_says_what_it_needs() {
+        let scene = Scene::new().facts(|facts| {
+            hide(facts);
+            facts.cilium.version = crate::facts::Fact::default();
+        });
+        let all = unknown_address(&scene.case(), HOST_DNS);
+        assert!(all[0].title.ends_with("Needs Cilium 1.15.8, 1.16.1 or later."), "{}", all[0].title);
+        let known = Scene::new().facts(hide);
+        assert!(!unknown_address(&known.case(), HOST_DNS)[0].title.contains("Needs"));
     }
 
     #[test]

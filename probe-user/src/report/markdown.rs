@@ -67,7 +67,7 @@ fn packet(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         story.push_str(&escape::line(&format!("{:>time$}  {:place$}  {}{note}", hop.time, hop.place, hop.flow)));
         story.push('\n');
     }
-    if let Some(ending) = view::packet::ending(trace, report.events) {
+    if let Some(ending) = view::packet::ending(report, trace) {
         story.push_str(&escape::line(&format!("{:time$}  {ending}", "")));
     }
     writeln!(out, "### One query ({})\n", escape::markdown(&view::packet::title(report, query)))?;

@@ -9,7 +9,7 @@ use self::page::{BAD, BOLD, DIM, GOOD, PLAIN, Page, WARN, columns, pad};
 use super::{Options, Report, Status, view};
 use crate::{
     checks::{Finding, Remedy, Severity},
-    trace::{EventCounts, PacketTrace},
+    trace::PacketTrace,
 };
 
 /// Lines that a terminal shows at once. Beyond them, of the later remedies only the titles are shown.
@@ -92,11 +92,11 @@ fn telling_packet(report: &Report, page: &mut Page) {
     };
     page.blank();
     page.prose((BOLD, "  One query "), &format!("({})", view::packet::title(report, query)));
-    hops(trace, report.events, page);
+    hops(report, trace, page);
 }
 
 /// The hops below each other, times to the right, notes behind the flow where there is room.
-fn hops(trace: &PacketTrace, events: EventCounts, page: &mut Page) {
+fn hops(report: &Report, trace: &PacketTrace, page: &mut Page) {
     let lines = view::packet::hops(trace);
     let widest = |of: fn(&view::packet::HopLine) -> &str| lines.iter().map(|line| columns(of(line))).max().unwrap_or(0);
     let (time, place, flow) = (widest(|l| &l.time).max(8), widest(|l| &l.place), widest(|l| &l.flow));
@@ -114,7 +114,7 @@ fn hops(trace: &PacketTrace, events: EventCounts, page: &mut Page) {
             None => page.line(&[(PLAIN, &head), (PLAIN, &line.flow)]),
         }
     }
-    if let Some(ending) = view::packet::ending(trace, events) {
+    if let Some(ending) = view::packet::ending(report, trace) {
         page.prose((PLAIN, &" ".repeat(time + 4)), &ending);
     }
 }
@@ -132,6 +132,9 @@ fn why(report: &Report, shown: usize, page: &mut Page) {
         }
     }
     if let Some(past) = view::past_leaks(report) {
+        if view::cause(report).is_none() {
+            page.blank();
+        }
         page.prose((BOLD, "  Before  "), &sentence(&past.title));
     }
 }
@@ -190,7 +193,9 @@ fn remedy(lead: &str, remedy: &Remedy, verbose: bool, page: &mut Page) {
     }
     for form in &remedy.variants {
         if !verbose {
-            page.prose((DIM, &indent), &format!("({}: with -v)", form.title));
+            // How it is applied is of use beside the patch only.
+            let form = form.title.split([':', '(']).next().unwrap_or_default().trim();
+            page.prose((DIM, &indent), &format!("({form}: with -v)"));
             continue;
         }
         page.prose((PLAIN, &indent), &format!("{}:", form.title));
@@ -215,7 +220,8 @@ fn further(finding: &Finding, page: &mut Page) {
 fn closing(report: &Report, options: &Options, page: &mut Page) {
     let (prediction, took) = (view::prediction(report), view::took(report));
     let hint = if took.contains("unavailable") && !options.verbose { " (-v lists them)" } else { "" };
-    if !options.verbose && report.verdict.status == Status::Pass && view::further(report).any(has_fix) {
+    let shown = report.verdict.status != Status::Pass && view::cause(report).is_some_and(has_fix);
+    if !options.verbose && !shown && view::further(report).any(has_fix) {
         page.prose((DIM, "        "), "(-v shows the fixes; `hostdns-probe explain CODE` tells the whole story)");
     }
     let took = format!("{took}{hint}.");

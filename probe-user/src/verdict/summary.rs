@@ -31,7 +31,7 @@ pub(super) fn lacks_privilege(case: &Case<'_>) -> bool {
 
 pub(super) fn not_in_use(case: &Case<'_>, asked: &[String]) -> String {
     let (node, asked) = (node_name(case), asked.join(", "));
-    format!("CoreDNS on {node} does not use {}: it forwards to {asked}, and nothing listens there.", targets(case))
+    format!("CoreDNS on {node} does not use {}, where nothing listens: it forwards to {asked}.", targets(case))
 }
 
 pub(super) fn of(case: &Case<'_>, decisive: &[Outcome<'_>], worst: &Outcome<'_>, cause: Option<Code>) -> String {

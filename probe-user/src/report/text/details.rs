@@ -112,7 +112,7 @@ fn traces(report: &Report, page: &mut Page) {
             (DIM, "    "),
             &format!("{} {} → {}, from {started} after boot", flow.transport, flow.src, flow.dst),
         );
-        hops(trace, report.events, page);
+        hops(report, trace, page);
     }
 }
 
