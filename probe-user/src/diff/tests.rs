@@ -94,6 +94,13 @@ fn slower_is_a_warning() {
 }
 
 #[test]
+fn a_new_finding_is_told_once() {
+    let diff = compared(&examples::healthy(), &examples::leak());
+    assert!(diff.regressions.iter().any(|line| line == "HDP201 unknown-address-leaks is new"));
+    assert_eq!(text(&diff).matches("HDP201 unknown-address-leaks").count(), 1, "{}", text(&diff));
+}
+
+#[test]
 fn no_line_is_wider_than_the_terminal() {
     let diff = compared(&timed(&[400, 420, 440]), &timed(&[9_400, 9_420, 9_440]));
     for line in text(&diff).lines().filter(|line| !line.starts_with("  before") && !line.starts_with("  after")) {

@@ -4,7 +4,11 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use super::{Diff, Latency, Outcome, Path, latency::Judged, word::said};
+use super::{
+    Diff, Latency, Outcome, Path,
+    latency::Judged,
+    word::{is_new, said},
+};
 use crate::{
     checks::{Finding, Severity},
     report::{
@@ -24,8 +28,8 @@ pub fn render(diff: &Diff, options: &Options, out: &mut dyn Write) -> io::Result
         page.line(&[(PLAIN, &format!("  {word}  {}  {node}  {verdict}  {}", side.taken_at, side.name))]);
     }
     section("Note", diff.caveats.iter().cloned(), &mut page);
-    section("Fails now", diff.regressions.iter().cloned(), &mut page);
-    section("Worse", diff.warnings.iter().cloned(), &mut page);
+    section("Fails now", not_below(diff, &diff.regressions), &mut page);
+    section("Worse", not_below(diff, &diff.warnings), &mut page);
     section("What did it, by the model", culprits(diff), &mut page);
     section("Changed", changes(diff, options.verbose), &mut page);
     section("Prediction", prediction(diff).into_iter(), &mut page);
@@ -66,6 +70,12 @@ const fn style(outcome: Outcome) -> Style {
         Outcome::Fixed | Outcome::Changed | Outcome::Unchanged => AnsiColor::Green,
     };
     color.on_default().bold()
+}
+
+/// Without the new findings, which have their own section, with their titles.
+pub(super) fn not_below<'a>(diff: &'a Diff, lines: &'a [String]) -> impl Iterator<Item = String> + 'a {
+    let below = |line: &&String| diff.findings.new.iter().any(|finding| **line == is_new(finding));
+    lines.iter().filter(move |line| !below(line)).cloned()
 }
 
 pub(super) fn culprits(diff: &Diff) -> impl Iterator<Item = String> + '_ {

@@ -104,10 +104,14 @@ fn warnings(new: &Verdict, latency: &[Latency], findings: &Findings) -> Vec<Stri
     all
 }
 
+/// `HDP201 unknown-address-leaks is new`.
+pub(super) fn is_new(finding: &Finding) -> String {
+    format!("{} {} is new", finding.code, finding.slug)
+}
+
 /// Findings that are new with this severity, or have risen to it.
 fn worse(findings: &Findings, severity: Severity) -> impl Iterator<Item = String> {
-    let name = |finding: &Finding| format!("{} {} is new", finding.code, finding.slug);
-    let new = findings.new.iter().filter(move |finding| finding.severity == severity).map(name);
+    let new = findings.new.iter().filter(move |finding| finding.severity == severity).map(is_new);
     let risen = findings.other_severity.iter().filter(move |one| one.after == severity && one.after < one.before);
     new.chain(risen.map(|one| format!("{} {} is worse than it was", one.code, one.slug)))
 }
