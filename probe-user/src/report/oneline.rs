@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::{Options, Report, Status, escape, view};
 use crate::{
+    checks::Severity,
     ended::{Direction, Ended},
     facts::Transport,
 };
@@ -70,6 +71,17 @@ fn answered(report: &Report) -> String {
         (false, false) => "healthy",
     }
     .to_owned()
+        + &warned(report)
+}
+
+/// Of what a pass leaves to be desired, as much as fits beside the cause.
+fn warned(report: &Report) -> String {
+    let codes: Vec<&str> = view::further(report)
+        .filter(|finding| finding.severity == Severity::Warn && Some(&finding.code) != report.verdict.cause.as_ref())
+        .map(|finding| finding.code.as_str())
+        .take(2)
+        .collect();
+    if codes.is_empty() { String::new() } else { format!(" (warn {})", codes.join(" ")) }
 }
 
 #[cfg(test)]

@@ -291,6 +291,19 @@ mod tests {
     }
 
     #[test]
+    fn a_story_is_told_once_above_or_among_the_findings() {
+        let mut report = examples::leak();
+        let told = |report: &Report| {
+            let text = rendered(render, report, &Options { verbose: true, ..Options::default() });
+            text.matches("Cilium takes up to").count()
+        };
+        report.findings[0].story = Some("Cilium takes up to 252.".into());
+        assert_eq!(told(&report), 1, "above");
+        report.verdict.status = Status::Pass;
+        assert_eq!(told(&report), 1, "a pass has no story above");
+    }
+
+    #[test]
     fn a_fix_of_two_findings_has_its_steps_once() {
         let mut report = examples::leak();
         report.findings[1].remedies = report.findings[0].remedies.clone();

@@ -101,6 +101,8 @@ pub fn prediction(report: &Report) -> String {
     }
     let agreement = match (report.verdict.status, agrees(predicted, report)) {
         (Status::Unknown, _) => "not measured".to_owned(),
+        // A pass without an end: CoreDNS does not go this way, whatever became of the pods' queries.
+        _ if report.verdict.ended.is_none() => "no part of this verdict".to_owned(),
         (_, true) => "agrees".to_owned(),
         (_, false) => match beyond_the_model(report) {
             Some(code) => format!("it knows nothing of {code}; the measurement stands"),
@@ -119,8 +121,7 @@ fn beyond_the_model(report: &Report) -> Option<&str> {
 
 fn agrees(predicted: &Prediction, report: &Report) -> bool {
     let verdict = &report.verdict;
-    // A way that nobody uses may fail as predicted, and the verdict be a pass.
-    if predicted.ended.is_some() { predicted.ended == verdict.ended } else { predicted.status == verdict.status }
+    predicted.status == verdict.status && (predicted.ended.is_none() || predicted.ended == verdict.ended)
 }
 
 fn ended(predicted: &Prediction) -> String {
@@ -162,11 +163,10 @@ mod tests {
             prediction(&report),
             "Predicted from configuration: dropped (the measurement disagrees, and stands)."
         );
-        report.prediction.ended = Some(Ended::Leaked);
-        report.verdict.status = Status::Pass;
-        assert_eq!(prediction(&report), "Predicted from configuration: leaked (agrees).", "CoreDNS does not use it");
+        (report.verdict.status, report.verdict.ended) = (Status::Pass, None);
+        assert_eq!(prediction(&report), "Predicted from configuration: dropped (no part of this verdict).");
         report.verdict.status = Status::Unknown;
-        assert_eq!(prediction(&report), "Predicted from configuration: leaked (not measured).");
+        assert_eq!(prediction(&report), "Predicted from configuration: dropped (not measured).");
         report.prediction =
             Prediction { because: vec!["Cilium 1.21 was never measured".into()], ..Prediction::default() };
         assert_eq!(prediction(&report), "No prediction from configuration: Cilium 1.21 was never measured.");

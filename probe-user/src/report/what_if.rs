@@ -88,7 +88,8 @@ pub fn render(what_if: &WhatIf, _options: &Options, out: &mut dyn Write) -> io::
     prediction("Now", &what_if.now, out)?;
     writeln!(out, "\nWith")?;
     for Changed { key, before, after } in &what_if.changes {
-        let before = before.as_ref().map(|before| format!("   (now {before})")).unwrap_or_default();
+        let named = |before: &String| if before.is_empty() { "nothing".to_owned() } else { before.clone() };
+        let before = before.as_ref().map(|before| format!("   (now {})", named(before))).unwrap_or_default();
         writeln!(out, "  {}", line(&format!("{key}={after}{before}")))?;
     }
     prediction("Then", &what_if.then, out)?;
@@ -133,6 +134,18 @@ mod tests {
         let text = String::from_utf8(out).expect("UTF-8");
         assert!(text.contains("Other pods, now: FAIL  queries: leaked (HDP201)"), "{text}");
         assert!(text.contains("Other pods, then: PASS"), "{text}");
+    }
+
+    #[test]
+    fn what_was_empty_is_said_to_have_been() {
+        let mut facts = facts();
+        facts.cilium.exclude_local_addresses = crate::checks::testing::known(Vec::new());
+        let changes = ["exclude-local-address=169.254.116.108".parse().expect("a change")];
+        let what_if = WhatIf::of("n1", &facts, &Targets::default(), Deciding::Pods, &changes);
+        let mut out = Vec::new();
+        render(&what_if, &Options::default(), &mut out).expect("memory");
+        let text = String::from_utf8(out).expect("UTF-8");
+        assert!(text.contains("exclude-local-address=169.254.116.108   (now nothing)"), "{text}");
     }
 
     #[test]

@@ -62,6 +62,9 @@ fn findings(report: &Report, page: &mut Page) {
             Severity::Info => (DIM, "    info  "),
         };
         page.prose((style, word), &format!("{} {}: {}", finding.code, finding.slug, sentence(&finding.title)));
+        if let Some(story) = finding.story.as_ref().filter(|_| above != Some(finding)) {
+            page.prose((PLAIN, "          "), story);
+        }
         for evidence in &finding.evidence {
             page.prose((PLAIN, "          - "), evidence);
         }
