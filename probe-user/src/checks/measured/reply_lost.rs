@@ -49,7 +49,7 @@ fn story(case: &Case<'_>, outcome: &Outcome<'_>) -> String {
     // Only a hook that was there can have seen none.
     let kfree = case.hooks.iter().any(|hook| hook.attached && hook.name.contains("kfree_skb"));
     if kfree && case.events.lost == 0 {
-        story.push_str(" The kernel freed it nowhere: it waits in a queue, or a program took it.");
+        story.push_str(" The kernel reported no drop of it: it waits in a queue, or a program took it.");
     }
     story
 }
@@ -65,9 +65,9 @@ mod tests {
     fn no_drop_is_claimed_only_where_one_would_have_been_seen() {
         let mut scene = Scene::new().coredns(Fate::Lost(Direction::Reply));
         let story = |scene: &Scene| scene.finding("HDP403").unwrap().story.unwrap();
-        assert!(!story(&scene).contains("freed"), "{}", story(&scene));
+        assert!(!story(&scene).contains("no drop"), "{}", story(&scene));
         scene.hooks.push(hook("tp_btf kfree_skb", None, true));
-        assert!(story(&scene).contains("freed it nowhere"), "{}", story(&scene));
+        assert!(story(&scene).contains("reported no drop"), "{}", story(&scene));
     }
 
     #[test]
