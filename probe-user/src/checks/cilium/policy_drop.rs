@@ -1,7 +1,7 @@
 //! HDP213 policy-drop: a network policy forbids it.
 
 use crate::{
-    checks::{Case, Check, Finding, Remedy, code::Code, symptom},
+    checks::{Case, Check, Finding, Remedy, code::Code, remedy, symptom},
     predict::cilium,
 };
 
@@ -37,20 +37,35 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         _ => format!("- toCIDR: [{}/{}]", target.ip(), if target.is_ipv4() { 32 } else { 128 }),
     };
     let allow = Remedy::new("Allow CoreDNS egress to the address.")
-        .step("kubectl -n kube-system exec ds/cilium -- hubble observe --verdict DROPPED --port 53   (which policy)")
+        .step(format!("{} -- hubble observe --verdict DROPPED --port 53   (which policy)", remedy::exec_agent(case)))
         .step("kubectl apply -f allow-host-dns.yaml")
         .patch(format!(
             "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: coredns-to-host-dns\n  namespace: \
-             kube-system\nspec:\n  endpointSelector:\n    matchLabels:\n      k8s-app: kube-dns\n  egress:\n    {to}\n      \
-             toPorts:\n        - ports:\n            - {{port: \"{0}\", protocol: UDP}}\n            - {{port: \"{0}\", \
-             protocol: TCP}}\n",
+             kube-system\nspec:\n  endpointSelector:\n    matchLabels: {{k8s-app: kube-dns}}\n  egress:\n    {to}\n      \
+             toPorts:\n        - ports: [{{port: \"{0}\", protocol: UDP}}, {{port: \"{0}\", protocol: TCP}}]\n",
             target.port()
         ))
         .caution("If this is the first egress policy for CoreDNS, everything else it asks is denied from then on: \
                   kube-apiserver and upstreams too. A deny rule (reason 181) wins over any allow rule.");
+    let reason = first.drop().and_then(|drop| drop.cilium_reason.as_ref());
+    let dropped = reason.map_or_else(
+        || "Cilium drops the packet for a network policy, as its counters say.".to_owned(),
+        |reason| format!("Cilium drops the packet with reason {}, {}.", reason.code, reason.text),
+    );
+    let address = target.ip();
+    let identity = match &known {
+        Some((true, _)) => format!(
+            " To it {address} is the host: egress rules allow that with the entity host, not with the entity world or a \
+             CIDR."
+        ),
+        Some((false, _)) => {
+            format!(" To it {address} is world: egress rules allow that with its CIDR, not with the entity host.")
+        }
+        None => String::new(),
+    };
     let why = known.map(|(_, how)| how);
     symptom::root(case, Code::PolicyDrop, &hit, "A network policy drops the pods' queries.", why)
-        .map(|finding| finding.remedies([allow]))
+        .map(|finding| finding.story(dropped + &identity).remedies([allow]))
         .into_iter()
         .collect()
 }
@@ -67,7 +82,15 @@ mod tests {
         let fate = Fate::Dropped("TC_INGRESS", Direction::Request, Some(133));
         let patch = |scene: Scene| scene.finding("HDP213").unwrap().remedies.remove(0).patch.unwrap();
         assert!(patch(Scene::new().coredns(fate.clone())).contains("- toEntities: [host]\n      toPorts:"));
-        assert!(patch(Scene::new().facts(hide).coredns(fate)).contains("toCIDR: [169.254.116.108/32]"));
+        assert!(patch(Scene::new().facts(hide).coredns(fate.clone())).contains("toCIDR: [169.254.116.108/32]"));
+        let story = |scene: Scene| scene.finding("HDP213").unwrap().story.unwrap();
+        assert!(
+            story(Scene::new().coredns(fate.clone())).contains("reason 133, reason. To it 169.254.116.108 is the host")
+        );
+        assert!(story(Scene::new().facts(hide).coredns(fate.clone())).contains("is world: egress rules"));
+        // The agent of another node saw nothing of it.
+        let step = Scene::new().coredns(fate).finding("HDP213").unwrap().remedies.remove(0).steps.remove(0);
+        assert!(step.contains("spec.nodeName=n1"), "{step}");
         let denied = Fate::Dropped("TC_INGRESS", Direction::Request, Some(181));
         assert!(Scene::new().coredns(denied).finding("HDP213").is_some());
         let other = Fate::Dropped("TC_INGRESS", Direction::Request, Some(140));

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::{
     checks::Case,
-    facts::{Facts, HostRouting, Masquerade, RoutingMode, scope_name},
+    facts::{Fact, Facts, HostRouting, Masquerade, RoutingMode, scope_name},
     predict::{cilium, node},
 };
 
@@ -19,7 +19,9 @@ pub(super) enum End {
 pub(super) fn unknown_address(case: &Case<'_>, address: IpAddr, end: End) -> String {
     let facts = case.facts;
     let mut sentences = vec![ignorance(facts, address)];
+    sentences.extend(regression(facts));
     sentences.extend(way(facts, end));
+    sentences.extend(exempt(facts, address, end));
     sentences.extend(counted(case, end));
     sentences.join(" ")
 }
@@ -32,6 +34,20 @@ fn ignorance(facts: &Facts, address: IpAddr) -> String {
         _ => String::new(),
     };
     format!("{cilium} {routes}does not know {address} as its own: {}.", reason(facts, address))
+}
+
+/// Who upgraded wants to read it here.
+fn regression(facts: &Facts) -> Option<String> {
+    let tunnel = facts.cilium.routing_mode.get() == Some(&RoutingMode::Tunnel);
+    (tunnel && !cilium::version(facts)?.tunnel_passes_to_stack())
+        .then(|| "Up to 1.16.4 tunnel mode passed such packets to the node.".to_owned())
+}
+
+/// Who has set up ip-masq-agent for this address thinks that it is taken care of.
+fn exempt(facts: &Facts, address: IpAddr, end: End) -> Option<String> {
+    let exempt = facts.cilium.not_masqueraded.get(&address).and_then(Fact::get) == Some(&true);
+    (exempt && end == End::Leaked)
+        .then(|| "ip-masq-agent keeps it from being masqueraded; that does not bring it back.".to_owned())
 }
 
 fn settings(facts: &Facts) -> String {
@@ -123,6 +139,17 @@ mod tests {
         let scene = Scene::new().facts(|facts| {
             hide(facts);
             (facts.cilium.drops_before, facts.cilium.drops_after) = (known(counts(3)), known(counts(3)));
+        });
+        insta::assert_snapshot!(unknown_address(&scene.case(), HOST_DNS, End::Leaked));
+    }
+
+    #[test]
+    fn what_changed_with_the_release_and_what_does_not_help() {
+        let scene = Scene::new().facts(|facts| {
+            hide(facts);
+            facts.cilium.version = known("1.16.5".into());
+            facts.cilium.routing_mode = known(RoutingMode::Tunnel);
+            facts.cilium.not_masqueraded.insert(HOST_DNS, known(true));
         });
         insta::assert_snapshot!(unknown_address(&scene.case(), HOST_DNS, End::Leaked));
     }

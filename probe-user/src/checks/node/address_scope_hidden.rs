@@ -2,6 +2,7 @@
 
 use crate::{
     checks::{Case, Check, Finding, Severity, code::Code, remedy},
+    facts::{Facts, RoutingMode},
     predict::{cilium, node},
 };
 
@@ -40,12 +41,11 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
             continue;
         }
         let harmless = case.is_delivered_anyway(address);
-        let but = match (harmless, remedy::is_legacy(case)) {
-            (true, true) => " Legacy host routing makes that harmless.",
-            (true, false) => " This release delivers to it all the same.",
-            (false, _) => "",
+        let why = match remedy::is_legacy(case) {
+            true => " Legacy host routing makes that harmless.".to_owned(),
+            false => luck(facts).map(|luck| format!(" {luck}")).unwrap_or_default(),
         };
-        let title = format!("Cilium does not know {address}: its scope hides it.{but}");
+        let title = format!("Cilium does not know {address}: its scope hides it.{why}");
         let severity = if harmless { Severity::Info } else { Severity::Warn };
         let scopes = held.iter().map(|at| node::describe(at)).collect::<Vec<_>>();
         let mut finding = Finding::new(Code::AddressScopeHidden, severity, title)
@@ -59,6 +59,26 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     findings
 }
 
+/// Why pods may reach the address all the same, and what ends that.
+fn luck(facts: &Facts) -> Option<String> {
+    let version = cilium::version(facts)?;
+    if facts.cilium.routing_mode.get() == Some(&RoutingMode::Tunnel) && version.tunnel_passes_to_stack() {
+        return Some(format!(
+            "In tunnel mode Cilium {version} still passes such packets to the node; from 1.16.5 on they leak or are \
+             dropped."
+        ));
+    }
+    let several = !version.is_beyond_measured()
+        && version.passes_local_fib_result()
+        && matches!(cilium::skips_fib(facts), Ok((false, _)));
+    several.then(|| {
+        format!(
+            "With several devices or endpoint routes Cilium {version} passes such packets to the node; with one \
+             external device they leak."
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +87,30 @@ mod tests {
         facts::HostRouting,
         report::{Prediction, Status},
     };
+
+    #[test]
+    fn what_it_works_by_is_said() {
+        let title = |version: &str, tunnel: bool, devices: &[&str]| {
+            let scene = Scene::new().facts(hide).facts(|f| {
+                f.cilium.version = known(version.into());
+                f.cilium.routing_mode = known(if tunnel { RoutingMode::Tunnel } else { RoutingMode::Native });
+                f.cilium.devices = known(devices.iter().map(ToString::to_string).collect());
+            });
+            scene.finding("HDP102").unwrap().title
+        };
+        assert!(title("1.16.4", true, &["eth0"]).contains("from 1.16.5 on they leak or are dropped"));
+        assert!(title("1.19.0-pre.0", false, &["eth0", "eth1"]).contains("with one external device they leak"));
+        for (version, tunnel, devices) in [
+            ("1.16.5", true, &["eth0"][..]),
+            ("1.16.4", false, &["eth0"]),
+            ("1.18.1", false, &["eth0", "eth1"]),
+            ("1.19.0-pre.0", false, &["eth0"]),
+            ("1.20.0", false, &["eth0", "eth1"]),
+        ] {
+            let title = title(version, tunnel, devices);
+            assert!(title.ends_with("its scope hides it."), "{version}: {title}");
+        }
+    }
 
     #[test]
     fn harmless_with_legacy_routing() {
@@ -84,7 +128,6 @@ mod tests {
         scene.prediction = Prediction { status: Status::Pass, ..Prediction::default() };
         let finding = scene.finding("HDP102").unwrap();
         assert_eq!((finding.severity, finding.remedies.len()), (Severity::Info, 0));
-        assert!(finding.title.ends_with("This release delivers to it all the same."), "{}", finding.title);
     }
 
     #[test]

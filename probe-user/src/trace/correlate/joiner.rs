@@ -12,7 +12,7 @@ use crate::{
     facts::Transport,
     trace::{
         HookKind,
-        event::{Cover, Event, Topology},
+        event::{Cover, DeviceRole, Event, Topology},
     },
 };
 
@@ -116,7 +116,7 @@ impl Joiner {
             }
             return Some((id, direction));
         }
-        if let Some(seen) = same_packet {
+        if let Some(seen) = same_packet.filter(|_| !is_first_place(event, direction, topology)) {
             // The same packet under other addresses: a translation. Its answer comes back to the new ones.
             self.enter(key, seen.transaction);
             return Some((seen.transaction, direction));
@@ -317,6 +317,19 @@ fn starts(event: &Event) -> bool {
     event.icmp_error.is_none()
         && event.hook != HookKind::Drop
         && (!tcp || event.tcp_flags & (SYN | ACK) == SYN || is_question(event))
+}
+
+/// A query straight from its socket: a pod's at the node's end of its device, the node's own on `lo`. Nothing lies between
+/// that could translate it (the sockets' hook runs after netfilter), so other ends at a known address are another
+/// packet's: the kernel lets go of many without a word, and where the sockets' hook is missing this is where the next one
+/// is first seen.
+fn is_first_place(event: &Event, direction: Direction, topology: &Topology) -> bool {
+    let role = topology.device(event.ifindex).map(|device| device.role);
+    direction == Direction::Request
+        && matches!(
+            (event.hook, role),
+            (HookKind::Ingress, Some(DeviceRole::Pod)) | (HookKind::Egress, Some(DeviceRole::Loopback))
+        )
 }
 
 /// A client's end of it: its question out, its answer in.
