@@ -127,7 +127,10 @@ fn two_nodes_two_targets_and_the_wrong_order_are_said() {
     after.targets = vec!["169.254.20.10:53".into()];
     after.taken_at = "2020-01-01T00:00:00Z".into();
     after.tool.version = "9.9.9".into();
-    let said = compared(&before, &after).caveats.join("\n");
+    let diff = compared(&before, &after);
+    assert_eq!(diff.outcome, Outcome::Unknown, "one address says nothing of another");
+    assert!(diff.summary.contains("different addresses (169.254.116.108:53 and 169.254.20.10:53)"), "{}", diff.summary);
+    let said = diff.caveats.join("\n");
     for part in ["two nodes", "169.254.20.10:53 after", "right order", "9.9.9"] {
         assert!(said.contains(part), "{part}: {said}");
     }

@@ -64,6 +64,7 @@ pub fn word(before: &Report, after: &Report, ways: &[Way], latency: &[Latency], 
     let regressions = regressions(old, new, ways, findings);
     let warnings = warnings(new, latency, findings);
     let outcome = match (old.status, new.status) {
+        _ if !share_a_target(before, after) => Outcome::Unknown,
         (Status::Unknown, _) | (_, Status::Unknown) => Outcome::Unknown,
         (Status::Fail, Status::Pass) => Outcome::Fixed,
         (Status::Fail, Status::Fail) if is_same(old, new) && regressions.is_empty() => Outcome::StillBroken,
@@ -76,6 +77,11 @@ pub fn word(before: &Report, after: &Report, ways: &[Way], latency: &[Latency], 
     };
     let only_slower = worse(findings, Severity::Warn).next().is_none();
     Judgement { outcome, summary: summary(outcome, before, after, only_slower), regressions, warnings }
+}
+
+/// What one address did says nothing of another.
+fn share_a_target(before: &Report, after: &Report) -> bool {
+    before.targets.iter().any(|target| after.targets.contains(target))
 }
 
 fn is_same(old: &Verdict, new: &Verdict) -> bool {
@@ -146,6 +152,11 @@ fn summary(outcome: Outcome, before: &Report, after: &Report, only_slower: bool)
         Outcome::Degraded => "It works, with warnings that were not there before.".to_owned(),
         Outcome::Changed => "It works as before; the node is not what it was.".to_owned(),
         Outcome::Unchanged => "It works as before, and nothing that matters has changed.".to_owned(),
+        Outcome::Unknown if !share_a_target(before, after) => format!(
+            "The two are about different addresses ({} and {}): they cannot be compared.",
+            before.targets.join(", "),
+            after.targets.join(", ")
+        ),
         Outcome::Unknown => {
             let which = match (before.verdict.status, after.verdict.status) {
                 (Status::Unknown, Status::Unknown) => "Neither report could judge".to_owned(),
