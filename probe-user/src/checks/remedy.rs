@@ -28,7 +28,9 @@ fn talos_version(case: &Case<'_>) -> Option<Version> {
 #[must_use]
 pub fn unknown_address(case: &Case<'_>, address: IpAddr) -> Vec<Remedy> {
     let mut all = Vec::from_iter(lo_global(case, address));
-    all.push(legacy_routing(case));
+    if !has_netkit(case) {
+        all.push(legacy_routing(case));
+    }
     all.extend(scope_max(case, address));
     all.extend(upgrade_for_device(case, address));
     if is_talos(address) {
@@ -251,6 +253,13 @@ pub fn restart_agent(case: &Case<'_>) -> Remedy {
         .step(format!("kubectl -n kube-system delete pod -l k8s-app=cilium --field-selector spec.nodeName={node}"))
 }
 
+/// Pods' devices are netkit pairs, which need BPF host routing: newer agents do not even start without.
+fn has_netkit(case: &Case<'_>) -> bool {
+    let links = case.facts.network.links.get().map_or(&[][..], Vec::as_slice);
+    case.facts.cilium.datapath_mode.get().is_some_and(|mode| mode.starts_with("netkit"))
+        || links.iter().any(|link| link.kind.as_deref() == Some("netkit"))
+}
+
 /// Cilium routes to the host through the kernel already.
 #[must_use]
 pub fn is_legacy(case: &Case<'_>) -> bool {
@@ -276,6 +285,14 @@ mod tests {
         assert!(all[1].steps[0].contains("--version 1.18.1 "), "{:?}", all[1].steps);
         assert!(all[2].patch.as_ref().unwrap().contains("local-max-addr-scope: \"254\""));
         assert!(all[3].patch.as_ref().unwrap().contains("forwardKubeDNSToHost: false"));
+    }
+
+    #[test]
+    fn netkit_has_no_legacy_routing() {
+        let scene = Scene::new().facts(hide).facts(|f| f.cilium.datapath_mode = known("netkit-l2".into()));
+        let all = unknown_address(&scene.case(), HOST_DNS);
+        assert!(all.iter().all(|remedy| !remedy.title.contains("hostLegacyRouting")), "{:?}", titles(&all));
+        assert!(!all.is_empty());
     }
 
     #[test]
