@@ -22,7 +22,8 @@ By hand: `cilium-dbg monitor -t drop` in the agent's pod says `FIB lookup failed
 
 Fix, one of these: give lo the address with scope global, so that Cilium learns it (works live);
 bpf.hostLegacyRouting: true; local-max-addr-scope: "254"; forwardKubeDNSToHost: false on Talos and a
-restart of CoreDNS; or an upgrade to 1.18.2, as long as the node has several external devices.
+restart of CoreDNS; or an upgrade to 1.18.2, as long as the node has several external devices or
+endpoint routes.
 
 Versions: native routing: 1.15 to 1.18.1. Tunnel mode: 1.16.5 to 1.18.1. Fixed in 1.18.2 and 1.19.
 "#;

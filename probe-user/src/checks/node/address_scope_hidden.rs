@@ -12,8 +12,10 @@ const EXPLAIN: &str = r#"The address has a scope that Cilium does not look at, s
 
 Cilium learns the node's addresses up to local-max-addr-scope, 252 by default. Talos puts the host
 DNS address on lo with scope host, which is 254. To Cilium the address is then "world". With BPF
-host routing that is fatal for pods (HDP201, HDP202); with legacy host routing it does no harm.
-That is the secret of the well-known workaround: not that the address is there, but its scope.
+host routing that is fatal for pods (HDP201, HDP202), but in tunnel mode up to 1.16.4, and from
+1.18.2 on where there are several external devices or endpoint routes; with legacy host routing it
+does no harm. That is the secret of the well-known workaround: not that the address is there, but
+its scope.
 
 By hand: `ip addr show lo` says `scope host`;
 `kubectl -n kube-system get configmap cilium-config -o yaml | grep local-max-addr-scope`;

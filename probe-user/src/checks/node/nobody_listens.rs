@@ -23,7 +23,7 @@ By hand: `ss -lnup 'sport = :53'` and `ss -lntp 'sport = :53'` on the node.
 
 Fix: Talos: `talosctl -n NODE get dnsresolvecache` should list udp- and tcp- of the address as
 running; `talosctl -n NODE logs dns-resolve-cache` says why not. node-local-dns: look at its pod on
-this node.
+this node. Where nobody is meant to serve it, restart CoreDNS, so that it stops asking.
 
 Versions: any.
 ";

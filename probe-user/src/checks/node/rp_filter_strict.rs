@@ -20,8 +20,8 @@ device's own value counts, so a hardening sysctl for "all" brings it back.
 By hand: `sysctl -a 2>/dev/null | grep '\.rp_filter = 1'`; `nstat -az TcpExtIPReversePathFilter`
 counts the drops.
 
-Fix: net.ipv4.conf.all.rp_filter 0 (or 2, loose), and see that nothing sets it again for lxc
-devices. On Talos that is machine.sysctls, with multi-document configuration too.
+Fix: net.ipv4.conf.all.rp_filter 2 (loose), which wins over a device's own 1; 0 does not. On Talos
+that is machine.sysctls, with multi-document configuration too.
 
 Versions: any Cilium without endpoint routes.
 "#;
