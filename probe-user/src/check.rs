@@ -2,6 +2,7 @@
 
 mod following;
 mod linking;
+mod naming;
 
 use std::{
     sync::Arc,
@@ -20,7 +21,7 @@ use crate::{
     query::{self, NamedVantage, Query, Vantage, Wanted},
     report::{Node, Report, SCHEMA, Tool},
     target::Targets,
-    trace::{EventCounts, Hook, PacketTrace, cilium_reasons, event::Topology, tracer},
+    trace::{EventCounts, Hook, PacketTrace, event::Topology, tracer},
     verdict::{self, outcome::Outcome},
 };
 
@@ -72,8 +73,8 @@ pub async fn run(options: &Options, progress: &dyn Progress) -> Report {
 
     let mut traces = followed.traces;
     linking::link(&mut queries, &mut traces, &asks, &followed.topology);
-    name_ciliums_reason(&mut traces, &facts);
-    name_whom_leaks_pass_for(&mut traces, sources).await;
+    naming::ciliums_reason(&mut traces, &facts, targets);
+    naming::whom_leaks_pass_for(&mut traces, sources).await;
 
     progress.step("judging");
     judge(Gathered { targets, facts, hooks: followed.hooks, queries, traces, events: followed.events })
@@ -177,42 +178,4 @@ fn topology(facts: &Facts, targets: &Targets, vantages: &[Vantage]) -> Topology 
         topology.pods.push((vantage.netns.cookie, vantage.name.clone()));
     }
     topology
-}
-
-/// Where the hook behind the translation is missing, Cilium's NAT table says as whom a packet left.
-async fn name_whom_leaks_pass_for(traces: &mut [PacketTrace], sources: &Sources) {
-    let mut unnamed: Vec<&mut PacketTrace> =
-        traces.iter_mut().filter(|trace| trace.leak.as_ref().is_some_and(|leak| leak.r#as.is_none())).collect();
-    if unnamed.is_empty() {
-        return;
-    }
-    let flows = unnamed.iter().map(|trace| trace.flow).collect();
-    for (trace, source) in unnamed.iter_mut().zip(facts::translated_sources(sources, flows).await) {
-        if let Some(leak) = trace.leak.as_mut() {
-            leak.r#as = source;
-        }
-    }
-}
-
-/// Only a program of Cilium's drops at the tc hooks here, or without any reason inside of a netkit device; its own
-/// counters say why.
-fn name_ciliums_reason(traces: &mut [PacketTrace], facts: &Facts) {
-    let (Some(before), Some(after)) = (facts.cilium.drops_before.get(), facts.cilium.drops_after.get()) else {
-        return;
-    };
-    let risen = cilium_reasons::risen(before, after);
-    let links = facts.network.links.get().map_or(&[][..], Vec::as_slice);
-    let is_netkit = |name: &str| links.iter().any(|link| link.name == name && link.kind.as_deref() == Some("netkit"));
-    for trace in traces {
-        let last = trace.hops.last().and_then(|hop| hop.interface.as_deref());
-        let Some(drop) = &mut trace.drop else { continue };
-        let by_cilium = match drop.reason.as_str() {
-            "TC_INGRESS" | "TC_EGRESS" => true,
-            "NOT_SPECIFIED" => last.is_some_and(is_netkit),
-            _ => false,
-        };
-        if by_cilium {
-            drop.cilium_reason.clone_from(&risen);
-        }
-    }
 }

@@ -12,6 +12,11 @@ mod measured;
 mod node;
 mod probe;
 
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +24,9 @@ use code::Code;
 
 use crate::{
     facts::Facts,
+    predict::{predict, predict_on_host},
     query::{Query, VantageKind},
-    report::Prediction,
+    report::{Prediction, Status},
     target::Targets,
     trace::{EventCounts, Hook, PacketTrace},
 };
@@ -45,6 +51,30 @@ impl<'a> Case<'a> {
     #[must_use]
     pub const fn prediction_for(&self, kind: VantageKind) -> &'a Prediction {
         if kind.is_pod() { self.prediction } else { self.prediction_on_host }
+    }
+
+    /// What configuration says of this very query.
+    #[must_use]
+    pub fn prediction_of(&self, query: &Query) -> Cow<'a, Prediction> {
+        self.prediction_to(query.vantage_kind, query.address)
+    }
+
+    /// What it says of queries from there to one of the targets: with several, the prediction is that of the worst.
+    #[must_use]
+    pub fn prediction_to(&self, kind: VantageKind, target: SocketAddr) -> Cow<'a, Prediction> {
+        if self.targets.addresses.len() <= 1 {
+            return Cow::Borrowed(self.prediction_for(kind));
+        }
+        let one = Targets { addresses: vec![target.ip()], port: target.port() };
+        let predict = if kind.is_pod() { predict } else { predict_on_host };
+        Cow::Owned(predict(self.facts, &one))
+    }
+
+    /// That Cilium does not know this address does no harm: pods' packets to it go to the node all the same.
+    #[must_use]
+    pub fn is_delivered_anyway(&self, address: IpAddr) -> bool {
+        let target = SocketAddr::new(address, self.targets.port);
+        remedy::is_legacy(self) || self.prediction_to(VantageKind::Pod, target).status == Status::Pass
     }
 }
 

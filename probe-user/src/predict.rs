@@ -218,7 +218,16 @@ fn unknown_address(
 /// The kernel routes it: to itself, or away.
 fn stack(facts: &Facts, target: SocketAddr, because: &mut Vec<String>) -> Result<Way, String> {
     let address = target.ip();
+    if let Some(rule) = node::rule_before_local(facts, address) {
+        return Err(format!(
+            "cannot say what rule {} makes of it, before the local table: {}",
+            rule.priority, rule.text
+        ));
+    }
     let absent = node::is_absent(facts, address);
+    if absent && facts.cilium.local_redirect_policy.get() == Some(&true) {
+        return Err(format!("cannot say: {address} is on no interface, but a local redirect policy may take it"));
+    }
     if !absent && node::has_local_route(facts, address) != Some(false) {
         because.push("so the query goes up the node's own stack".into());
         return Ok(Way::Stack);
@@ -242,7 +251,9 @@ fn delivered(
     from: Origin,
     because: &mut Vec<String>,
 ) -> Result<Option<(Ended, Code)>, String> {
+    // IPv6 has no such filter.
     if from == Origin::Pod
+        && target.is_ipv4()
         && let Some(interface) = strict_pod_interface(facts)
     {
         because.push(format!("rp_filter is strict on {interface}, and the way back to the pod is another device"));
@@ -269,15 +280,21 @@ fn delivered(
     Ok(None)
 }
 
-/// Every pod's device filters strictly by the way back, which for Cilium without endpoint routes is `cilium_host`.
+/// Every pod's device filters strictly by the way back, which for Cilium without endpoint routes is `cilium_host`. Where
+/// another plugin is in front of Cilium, pods' devices have other names, and routes of their own.
 fn strict_pod_interface(facts: &Facts) -> Option<&str> {
     if cilium::is_here(facts) != Some(true) || facts.cilium.endpoint_routes.get() != Some(&false) {
         return None;
     }
     let filters = facts.network.rp_filter.get()?;
+    let routes = facts.network.routes.get()?;
     let mut pods = facts.pods.get()?.iter().filter(|pod| !pod.host_network).filter_map(|pod| pod.interface.as_deref());
     let first = pods.next()?;
-    let strict = |interface: &str| filters.get(interface) == Some(&1);
+    let strict = |interface: &str| {
+        interface.starts_with("lxc")
+            && filters.get(interface) == Some(&1)
+            && !routes.iter().any(|route| route.interface.as_deref() == Some(interface))
+    };
     (strict(first) && pods.all(strict)).then_some(first)
 }
 

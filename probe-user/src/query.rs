@@ -28,12 +28,18 @@ use crate::{
 #[cfg(all(feature = "probe", target_os = "linux"))]
 pub use self::{
     ask::{Evidence, Observer, Question, RETRANSMIT_AFTER, TIMEOUT, Unobserved, ask},
-    plan::{Ask, CONCURRENCY, QNAME, QTYPE, UNCACHED_QNAME, UNCACHED_QTYPE, Wanted, ask_all, plan},
+    plan::{Ask, CONCURRENCY, QNAME, QTYPE, UNCACHED_QTYPE, Wanted, ask_all, plan},
 };
 pub use self::{
     stats::{RttPercentiles, Summary, summarize},
     vantage::{NamedVantage, UNKNOWN_NETNS, vantages},
 };
+
+/// Asked once per address as well, to see past the cache: a diagnostic name that Akamai publishes for anybody to ask,
+/// whose answer names the resolver that asked and so may not be kept for long. A fixed name: random ones would never be
+/// cached either, but upstreams take them for an attack. Its answers differ with the upstream resolver's address and
+/// are not to be compared (HDP411).
+pub const UNCACHED_QNAME: &str = "whoami.ds.akahelp.net";
 
 /// Where a question is asked from: a namespace, and what it stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ pub mod vantage;
 use std::net::IpAddr;
 
 use crate::{
-    checks::{Case, Finding, code::Code},
+    checks::{Case, Finding, code::Code, remedy::is_talos},
     ended::{Direction, Ended},
     facts::PodRole,
     predict::{Deciding, node, predict, predict_on_host},
@@ -46,7 +46,7 @@ pub fn judge(case: &Case<'_>, findings: &[Finding]) -> Verdict {
     let root = cause::root(case, worst).filter(found);
     let cause = match worst.status() {
         Status::Fail => root.or_else(|| one_transport_broken(&decisive, worst)).or_else(|| cause::symptom(worst)),
-        Status::Pass => [Code::UpstreamFailing, Code::Slow].into_iter().find(found),
+        Status::Pass => [Code::UpstreamFailing, Code::Unanswered, Code::Slow].into_iter().find(found),
         Status::Unknown => unknown_because(case, worst).filter(found),
     };
     Verdict {
@@ -148,14 +148,15 @@ pub fn bypassed(case: &Case<'_>) -> Option<Vec<String>> {
         if file.forwards_to.is_empty() {
             return None;
         }
-        for server in &file.forwards_to {
+        for server in file.forwards.iter().flat_map(|forward| &forward.to).chain(&file.forwards_to) {
             // A file that could not be resolved to its servers, or a name, may be anything.
             let (address, port) = server_address(server)?;
+            // For a zone of its own too: then it is in use.
             if case.targets.contains(address) && port == case.targets.port {
                 return None;
             }
-            asked.push(server.clone());
         }
+        asked.extend_from_slice(&file.forwards_to);
     }
     asked.sort();
     asked.dedup();
@@ -173,13 +174,16 @@ fn server_address(server: &str) -> Option<(IpAddr, u16)> {
     host.trim_matches(['[', ']']).parse().ok().map(|address| (address, port))
 }
 
-/// Forwarding to the node is switched off here: CoreDNS asks others, and of no target is there more than the address.
+/// Talos' forwarding to the node is switched off here: CoreDNS asks others, of no target is there more than the address,
+/// and pods are not told to ask one. Another node-local DNS is asked by pods themselves, whatever CoreDNS does.
 fn not_in_use(case: &Case<'_>) -> Option<Vec<String>> {
-    let off = case
-        .targets
-        .sockets()
-        .all(|target| node::is_absent(case.facts, target.ip()) || node::nobody_listens(case.facts, target));
-    bypassed(case).filter(|_| off)
+    let off = case.targets.sockets().all(|target| {
+        is_talos(target.ip()) && (node::is_absent(case.facts, target.ip()) || node::nobody_listens(case.facts, target))
+    });
+    let told = case.facts.network.pod_resolv_conf.get().is_some_and(|conf| {
+        conf.nameservers.iter().any(|server| server.parse().is_ok_and(|address| case.targets.contains(address)))
+    });
+    bypassed(case).filter(|_| off && !told)
 }
 
 /// No CoreDNS here asks a target, and no target could answer: a broken way to it hurts nobody.

@@ -12,6 +12,7 @@ use std::{
     fs,
     io::Write as _,
     net::UdpSocket,
+    ops::RangeInclusive,
     os::fd::{AsFd as _, AsRawFd as _},
     process::{Command, Stdio},
     thread,
@@ -88,33 +89,73 @@ fn batch(netns: &Netns, commands: &str) {
     assert!(output.status.success(), "{commands}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The node of the tracer's tests, and a trace in it.
-fn trace(node: &Node) -> Trace {
-    let mut command = Command::new(hostdns_probe());
-    command.args(["trace", "--output", "json"]);
-    node.node.run(|| Trace::of(command)).unwrap()
+/// The node of the tracer's tests with a server, and a trace in it.
+struct Churn {
+    trace: Trace,
+    /// What the trace tells.
+    reader: thread::JoinHandle<String>,
+    /// Links that the trace holds of the node's own devices.
+    before: usize,
+    _server: Responder,
+    node: Node,
+}
+
+impl Churn {
+    fn start() -> Self {
+        let node = Node::new();
+        let server = Responder::start(&node.node, SERVER.parse().unwrap()).unwrap();
+        let mut command = Command::new(hostdns_probe());
+        command.args(["trace", "--output", "json"]);
+        let mut trace = node.node.run(|| Trace::of(command)).unwrap();
+        let mut stdout = trace.stdout();
+        let reader = thread::spawn(move || std::io::read_to_string(&mut stdout).unwrap());
+        let before = links(trace.pid());
+        Self { trace, reader, before, _server: server, node }
+    }
+
+    /// A pod that has asked once.
+    fn pod(&self, number: u16) -> Pod {
+        let pod = Pod::new(&self.node, number);
+        assert!(pod.ask('a'), "pod {number} has no answer");
+        pod
+    }
+
+    /// Waits until the trace holds so many links, and says how many it holds.
+    fn wait_for_links(&self, wanted: impl Fn(usize) -> bool) -> usize {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !wanted(links(self.trace.pid())) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(50));
+        }
+        links(self.trace.pid())
+    }
+
+    /// These pods come, ask and are gone while the trace stands still: it is too late for every one of them.
+    fn miss(&self, numbers: RangeInclusive<u16>) {
+        let process = Pid::from_raw(i32::try_from(self.trace.pid()).unwrap());
+        kill(process, Signal::SIGSTOP).unwrap();
+        for number in numbers.clone() {
+            self.pod(number);
+        }
+        wait_until_gone(&self.node, numbers);
+        kill(process, Signal::SIGCONT).unwrap();
+    }
+
+    /// What the trace told, by name; and its summary.
+    fn end(self) -> (BTreeMap<String, Value>, String) {
+        // The last answers linger for their last hops.
+        thread::sleep(Duration::from_millis(600));
+        self.trace.interrupt();
+        let text = self.reader.join().unwrap();
+        let told: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let names = told.into_iter().map(|one| (one["qname"].as_str().unwrap_or_default().to_owned(), one));
+        (names.collect(), self.trace.summary())
+    }
 }
 
 /// Links that a process holds.
 fn links(pid: u32) -> usize {
     let infos = fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten();
     infos.filter(|info| fs::read_to_string(info.path()).is_ok_and(|text| text.contains("link_id:"))).count()
-}
-
-/// What a trace told, by name; and its summary.
-fn end(trace: Trace, reader: thread::JoinHandle<String>) -> (BTreeMap<String, Value>, String) {
-    // The last answers linger for their last hops.
-    thread::sleep(Duration::from_millis(600));
-    trace.interrupt();
-    let text = reader.join().unwrap();
-    let told: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let names = told.into_iter().map(|one| (one["qname"].as_str().unwrap_or_default().to_owned(), one));
-    (names.collect(), trace.summary())
-}
-
-fn read(trace: &mut Trace) -> thread::JoinHandle<String> {
-    let mut stdout = trace.stdout();
-    thread::spawn(move || std::io::read_to_string(&mut stdout).unwrap())
 }
 
 /// From "of 9 pods that asked, 3 were gone before their device was covered": both numbers. None: it says nothing of that.
@@ -125,22 +166,13 @@ fn too_late(summary: &str) -> Option<(usize, usize)> {
 }
 
 /// Waits until the devices of these pods are gone: the kernel takes a namespace down after its last user has left.
-fn wait_until_gone(node: &Node, numbers: std::ops::RangeInclusive<u16>) {
+fn wait_until_gone(node: &Node, numbers: RangeInclusive<u16>) {
     let deadline = Instant::now() + Duration::from_secs(20);
     let is_there = |number: u16| nix::net::if_::if_nametoindex(format!("lxc{number}n").as_str()).is_ok();
     while node.node.run(|| numbers.clone().any(is_there)).unwrap() {
         assert!(Instant::now() < deadline, "devices of pods that are gone stay");
         thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// Waits until the trace holds so many links.
-fn wait_for_links(pid: u32, wanted: impl Fn(usize) -> bool) -> usize {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !wanted(links(pid)) && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(50));
-    }
-    links(pid)
 }
 
 fn came_by_its_device(transaction: &Value, number: u16) -> bool {
@@ -157,16 +189,11 @@ fn pods_that_live_for_two_seconds_are_followed_and_forgotten() {
     if !is_root_or_skips("pods_that_live_for_two_seconds_are_followed_and_forgotten") {
         return;
     }
-    let node = Node::new();
-    let _server = Responder::start(&node.node, SERVER.parse().unwrap()).unwrap();
-    let mut trace = trace(&node);
-    let reader = read(&mut trace);
-    let before = links(trace.pid());
+    let churn = Churn::start();
     thread::scope(|scope| {
         for number in 1..=PODS {
             let due = Instant::now() + PACE;
-            let pod = Pod::new(&node, number);
-            assert!(pod.ask('a'), "pod {number} has no answer");
+            let pod = churn.pod(number);
             scope.spawn(move || {
                 thread::sleep((LIFE * 3 / 4).saturating_sub(pod.born.elapsed()));
                 assert!(pod.ask('b'), "pod {number} has no answer any more");
@@ -175,8 +202,9 @@ fn pods_that_live_for_two_seconds_are_followed_and_forgotten() {
             thread::sleep(due.saturating_duration_since(Instant::now()));
         }
     });
-    let after = wait_for_links(trace.pid(), |links| links <= before);
-    let (told, summary) = end(trace, reader);
+    let before = churn.before;
+    let after = churn.wait_for_links(|links| links <= before);
+    let (told, summary) = churn.end();
     eprintln!("{summary}");
     assert_eq!(after, before, "links of pods that are gone are still held");
     let missed: Vec<_> = (1..=PODS)
@@ -192,45 +220,33 @@ fn pods_that_live_for_two_seconds_are_followed_and_forgotten() {
 
 #[test]
 fn pods_at_full_speed_are_covered_or_counted() {
-    /// While the trace stands still, so that it comes too late for every one of them.
+    /// Come and go while the trace stands still.
     const MISSED: u16 = 20;
     const PODS: u16 = 60;
     if !is_root_or_skips("pods_at_full_speed_are_covered_or_counted") {
         return;
     }
-    let node = Node::new();
-    let _server = Responder::start(&node.node, SERVER.parse().unwrap()).unwrap();
-    let mut trace = trace(&node);
-    let reader = read(&mut trace);
-    let pid = trace.pid();
-    let before = links(pid);
+    let churn = Churn::start();
     // One is there throughout: its device is covered, and whoever asked for it is heard to the end.
-    let stays = Pod::new(&node, 1);
-    assert!(stays.ask('a'));
-    assert_eq!(wait_for_links(pid, |links| links == before + 2), before + 2);
-    let process = Pid::from_raw(i32::try_from(pid).unwrap());
-    kill(process, Signal::SIGSTOP).unwrap();
-    for number in 2..2 + MISSED {
-        assert!(Pod::new(&node, number).ask('a'), "pod {number} has no answer");
-    }
-    wait_until_gone(&node, 2..=1 + MISSED);
-    kill(process, Signal::SIGCONT).unwrap();
+    let with_one = churn.before + 2;
+    let stays = churn.pod(1);
+    assert_eq!(churn.wait_for_links(|links| links == with_one), with_one);
+    churn.miss(2..=1 + MISSED);
     // Each goes once its device is covered.
     for number in 2 + MISSED..=PODS / 2 {
-        let held = wait_for_links(pid, |links| links == before + 2);
-        let pod = Pod::new(&node, number);
-        assert!(pod.ask('a'), "pod {number} has no answer");
-        assert!(wait_for_links(pid, |links| links == held + 2) == held + 2, "pod {number} is not covered");
+        let held = churn.wait_for_links(|links| links == with_one);
+        let _pod = churn.pod(number);
+        assert_eq!(churn.wait_for_links(|links| links == held + 2), held + 2, "pod {number} is not covered");
     }
     // And some go when they please.
     for number in PODS / 2 + 1..=PODS {
-        assert!(Pod::new(&node, number).ask('a'), "pod {number} has no answer");
+        churn.pod(number);
     }
     assert!(stays.ask('b'));
-    let after = wait_for_links(pid, |links| links <= before + 2);
-    let (told, summary) = end(trace, reader);
+    let after = churn.wait_for_links(|links| links <= with_one);
+    let (told, summary) = churn.end();
     eprintln!("{summary}");
-    assert_eq!(after, before + 2, "only the device that is still there has links");
+    assert_eq!(after, with_one, "only the device that is still there has links");
     let missed: Vec<_> =
         (1..=PODS).map(|number| format!("p{number:05}a.test.")).filter(|name| !told.contains_key(name)).collect();
     assert!(missed.is_empty(), "not told: {missed:?}\n{summary}");
@@ -248,24 +264,13 @@ fn the_count_of_those_missed_is_exact() {
     if !is_root_or_skips("the_count_of_those_missed_is_exact") {
         return;
     }
-    let node = Node::new();
-    let _server = Responder::start(&node.node, SERVER.parse().unwrap()).unwrap();
-    let mut trace = trace(&node);
-    let reader = read(&mut trace);
-    let pid = trace.pid();
-    let before = links(pid);
-    let process = Pid::from_raw(i32::try_from(pid).unwrap());
-    kill(process, Signal::SIGSTOP).unwrap();
-    for number in 1..=MISSED {
-        assert!(Pod::new(&node, number).ask('a'), "pod {number} has no answer");
-    }
-    wait_until_gone(&node, 1..=MISSED);
-    kill(process, Signal::SIGCONT).unwrap();
-    let pods: Vec<Pod> = (MISSED + 1..=MISSED + COVERED).map(|number| Pod::new(&node, number)).collect();
+    let churn = Churn::start();
+    churn.miss(1..=MISSED);
+    let pods: Vec<Pod> = (MISSED + 1..=MISSED + COVERED).map(|number| Pod::new(&churn.node, number)).collect();
     assert!(pods.iter().all(|pod| pod.ask('a')));
-    let links = before + 2 * usize::from(COVERED);
-    assert_eq!(wait_for_links(pid, |held| held == links), links);
-    let (_told, summary) = end(trace, reader);
+    let links = churn.before + 2 * usize::from(COVERED);
+    assert_eq!(churn.wait_for_links(|held| held == links), links);
+    let (_told, summary) = churn.end();
     let numbers = (usize::from(MISSED + COVERED), usize::from(MISSED));
     assert_eq!(too_late(&summary), Some(numbers), "{summary}");
 }

@@ -28,8 +28,11 @@ fn talos_version(case: &Case<'_>) -> Option<Version> {
 #[must_use]
 pub fn unknown_address(case: &Case<'_>, address: IpAddr) -> Vec<Remedy> {
     let mut all = Vec::from_iter(lo_global(case, address));
-    all.push(legacy_routing(case));
+    if !has_netkit(case) {
+        all.push(legacy_routing(case));
+    }
     all.extend(scope_max(case, address));
+    all.extend(upgrade_for_device(case, address));
     if is_talos(address) {
         all.push(forwarding_off(case));
     }
@@ -40,7 +43,10 @@ pub fn unknown_address(case: &Case<'_>, address: IpAddr) -> Vec<Remedy> {
 #[must_use]
 pub fn lo_global(case: &Case<'_>, address: IpAddr) -> Option<Remedy> {
     let facts = case.facts;
-    let learns = cilium::version(facts).is_some_and(|version| version.learns_from_lo());
+    // An agent that does not answer, in the night that this is needed, should not hide the smallest fix.
+    let version = cilium::version(facts);
+    let learns = version.as_ref().is_none_or(Version::learns_from_lo);
+    let since = if version.is_none() { " Needs Cilium 1.15.8, 1.16.1 or later." } else { "" };
     let there = node::holders(facts, address).unwrap_or_default();
     let visible = there.iter().any(|held| held.interface == "lo" && held.scope <= cilium::scope_max(facts));
     if !learns || cilium::is_excluded(facts, address) || visible {
@@ -48,8 +54,8 @@ pub fn lo_global(case: &Case<'_>, address: IpAddr) -> Option<Remedy> {
     }
     let prefix = if address.is_ipv4() { 32 } else { 128 };
     if !is_talos(address) {
-        let mut remedy =
-            Remedy::new("Node: put the address on lo with scope global. Works live, no restart of Cilium.");
+        let title = format!("Node: put the address on lo with scope global. Works live, no restart of Cilium.{since}");
+        let mut remedy = Remedy::new(title);
         for held in there.iter().filter(|held| held.interface == "lo") {
             remedy = remedy.step(format!("ip addr del {address}/{} dev lo", held.prefix_len));
         }
@@ -60,9 +66,9 @@ pub fn lo_global(case: &Case<'_>, address: IpAddr) -> Option<Remedy> {
                 .caution(IDENTITY),
         );
     }
-    let remedy = Remedy::new(
-        "Talos: give lo the address yourself, so that its scope is global. Works live, no restart.",
-    )
+    let remedy = Remedy::new(format!(
+        "Talos: give lo the address yourself, so that its scope is global. Works live, no restart.{since}"
+    ))
     .step("talosctl -n NODE patch machineconfig --patch @lo.yaml")
     .patch(format!(
         "machine:\n  network:\n    interfaces:\n      - interface: lo\n        addresses: [{address}/{prefix}]\n"
@@ -103,8 +109,8 @@ fn scope_max(case: &Case<'_>, address: IpAddr) -> Option<Remedy> {
 }
 
 /// Where Cilium was not installed with Helm, or nobody has its values at hand.
-const WITHOUT_HELM: &str = "Without Helm (whose next upgrade undoes it), in the ConfigMap: kubectl patch --patch-file \
-                            cilium-config.yaml -f cilium-config.yaml, then restart the agents";
+const WITHOUT_HELM: &str = "Without Helm, in the ConfigMap (Helm's next upgrade undoes it): kubectl patch -f \
+                            cilium-config.yaml --patch-file cilium-config.yaml, then restart the agents";
 
 /// A setting of Cilium's in its ConfigMap: whole enough for kubectl to know which object it is.
 fn config_map(key: &str, value: &str) -> String {
@@ -172,6 +178,13 @@ pub fn forwarding_on(case: &Case<'_>) -> Remedy {
     }
 }
 
+/// CoreDNS forgets an address that nobody is meant to serve.
+#[must_use]
+pub fn stop_asking() -> Remedy {
+    Remedy::new("If nobody is meant to serve it: restart CoreDNS, so that it stops asking it.")
+        .step("kubectl -n kube-system rollout restart deploy/coredns")
+}
+
 /// Talos asks other upstreams. Which ones are right only the reader knows: those of the patch are examples.
 #[must_use]
 pub fn resolvers(case: &Case<'_>) -> Remedy {
@@ -193,22 +206,58 @@ pub fn resolvers(case: &Case<'_>) -> Remedy {
     }
 }
 
+/// Cilium releases that learn the addresses of every device; only where it is the device that hides the address.
+fn upgrade_for_device(case: &Case<'_>, address: IpAddr) -> Option<Remedy> {
+    let facts = case.facts;
+    let (version, since) = (cilium::version(facts)?, Version::new(1, 17, 0));
+    let held = node::holders(facts, address)?;
+    let hidden = version < since
+        && held.iter().any(|at| at.scope <= cilium::scope_max(facts) && at.interface != "lo")
+        && held.iter().all(|at| !cilium::learns(facts, &version, &at.interface));
+    (hidden && !cilium::is_excluded(facts, address)).then(|| {
+        Remedy::new("Cilium: upgrade to 1.17 or later, which learns the addresses of every device.")
+            .step(format!("hostdns-probe check --address {address} --what-if cilium-version=1.17.0"))
+            .caution(IDENTITY)
+    })
+}
+
 /// Cilium releases whose FIB lookup passes local addresses to the stack.
 #[must_use]
 pub fn upgrade_for_fib(case: &Case<'_>) -> Option<Remedy> {
     cilium::version(case.facts).filter(|version| !version.passes_local_fib_result()).map(|_| {
         Remedy::new("Cilium: upgrade to 1.18.2 or later, which passes such packets to the stack.")
-            .step("check again afterwards: the fix does not reach nodes with one external device")
+            .step("hostdns-probe check --what-if cilium-version=1.18.2   (what the model says of this node)")
             .caution("With exactly one external device and endpoint routes off the query leaks instead (HDP201).")
     })
+}
+
+/// A command in the agent of this node: `exec ds/cilium` would take any node's.
+#[must_use]
+pub fn exec_agent(case: &Case<'_>) -> String {
+    let node = node_name(case);
+    format!(
+        "kubectl -n kube-system exec -c cilium-agent $(kubectl -n kube-system get pod -l k8s-app=cilium --field-selector \
+         spec.nodeName={node} -o name)"
+    )
+}
+
+fn node_name<'a>(case: &Case<'a>) -> &'a str {
+    case.facts.kernel.node_name.get().map_or("NODE", |name| name.trim())
 }
 
 /// Restart of the agent on this node.
 #[must_use]
 pub fn restart_agent(case: &Case<'_>) -> Remedy {
-    let node = case.facts.kernel.node_name.get().map_or("NODE", |name| name.trim());
+    let node = node_name(case);
     Remedy::new("Restart the Cilium agent on this node, so that it reads its settings again.")
         .step(format!("kubectl -n kube-system delete pod -l k8s-app=cilium --field-selector spec.nodeName={node}"))
+}
+
+/// Pods' devices are netkit pairs, which need BPF host routing: newer agents do not even start without.
+fn has_netkit(case: &Case<'_>) -> bool {
+    let links = case.facts.network.links.get().map_or(&[][..], Vec::as_slice);
+    case.facts.cilium.datapath_mode.get().is_some_and(|mode| mode.starts_with("netkit"))
+        || links.iter().any(|link| link.kind.as_deref() == Some("netkit"))
 }
 
 /// Cilium routes to the host through the kernel already.
@@ -236,6 +285,14 @@ mod tests {
         assert!(all[1].steps[0].contains("--version 1.18.1 "), "{:?}", all[1].steps);
         assert!(all[2].patch.as_ref().unwrap().contains("local-max-addr-scope: \"254\""));
         assert!(all[3].patch.as_ref().unwrap().contains("forwardKubeDNSToHost: false"));
+    }
+
+    #[test]
+    fn netkit_has_no_legacy_routing() {
+        let scene = Scene::new().facts(hide).facts(|f| f.cilium.datapath_mode = known("netkit-l2".into()));
+        let all = unknown_address(&scene.case(), HOST_DNS);
+        assert!(all.iter().all(|remedy| !remedy.title.contains("hostLegacyRouting")), "{:?}", titles(&all));
+        assert!(!all.is_empty());
     }
 
     #[test]
@@ -282,11 +339,27 @@ mod tests {
     }
 
     #[test]
+    fn where_the_release_is_unknown_the_smallest_fix_says_what_it_needs() {
+        let scene = Scene::new().facts(|facts| {
+            hide(facts);
+            facts.cilium.version = crate::facts::Fact::default();
+        });
+        let all = unknown_address(&scene.case(), HOST_DNS);
+        assert!(all[0].title.ends_with("Needs Cilium 1.15.8, 1.16.1 or later."), "{}", all[0].title);
+        let known = Scene::new().facts(hide);
+        assert!(!unknown_address(&known.case(), HOST_DNS)[0].title.contains("Needs"));
+    }
+
+    #[test]
     fn node_local_dns_is_not_told_of_talos() {
         let dns = "169.254.20.10".parse().unwrap();
         let scene = Scene::new().facts(|facts| facts.network.addresses = known(vec![address("nodelocaldns", dns, 0)]));
         let all = unknown_address(&scene.case(), dns);
-        assert_eq!(titles(&all), ["Node", "Cilium"]);
+        assert_eq!(titles(&all), ["Node", "Cilium"], "1.18.1 learns from every device: an upgrade is no way out");
+        let scene = scene.facts(|facts| facts.cilium.version = known("1.16.5".into()));
+        let older = unknown_address(&scene.case(), dns);
+        assert_eq!(titles(&older), ["Node", "Cilium", "Cilium"]);
+        assert!(older[2].title.contains("upgrade to 1.17"), "{}", older[2].title);
         assert!(all[0].steps.iter().any(|step| step == "ip addr add 169.254.20.10/32 dev lo scope global"));
         assert!(all.iter().all(|remedy| !format!("{remedy:?}").contains("talosctl")));
     }

@@ -2,6 +2,8 @@
 
 use super::{Case, Finding, Severity, code::Code};
 use crate::{
+    ended::Ended,
+    query::{Query, VantageKind},
     report::Status,
     verdict::{cause, outcome::Outcome, vantage},
 };
@@ -23,6 +25,16 @@ pub(super) fn showing<'a>(case: &Case<'a>, code: Code) -> Vec<Outcome<'a>> {
 pub(super) fn severity(case: &Case<'_>, outcomes: &[Outcome<'_>]) -> Severity {
     let decides = outcomes.iter().any(|o| o.status() == Status::Fail && vantage::decides(case, o));
     if decides && !crate::verdict::is_not_in_use(case) { Severity::Fail } else { Severity::Warn }
+}
+
+/// Where nothing is at the address but the node's own resolver answers: for Talos that is the way on.
+pub(super) fn resolver_runs(case: &Case<'_>) -> Option<String> {
+    let answers = |q: &&Query| q.vantage_kind == VantageKind::NodeLoopback && q.ended == Ended::Answered;
+    let at = case.queries.iter().find(answers)?.address.ip();
+    Some(format!(
+        "The node's own resolver at {at} answers: where that is Talos' host DNS, it runs and only does not serve this \
+         address."
+    ))
 }
 
 /// A line for each outcome, up to what fits.

@@ -112,6 +112,7 @@ pub(crate) fn facts() -> Facts {
         legacy_because: known(Vec::new()),
         endpoint_routes: known(false),
         address_scope_max: known(252),
+        exclude_local_addresses: known(Vec::new()),
         devices: known(vec!["eth0".into()]),
         lxc: BTreeMap::from([(HOST_DNS, known(Some(LxcEntry { ifindex: 0, lxc_id: 0, flags: 1 })))]),
         ..Cilium::default()

@@ -36,6 +36,10 @@ pub struct Latency {
     pub p: f64,
     pub alpha: f64,
     pub judged: Judged,
+    /// Of pods: the node's own answers, which come past Cilium and all of a pod's devices, changed as much. Then it is
+    /// the server, its upstream or the machine's load, and not the pods' way.
+    #[serde(default)]
+    pub node_too: bool,
 }
 
 /// Of the answered queries.
@@ -63,7 +67,26 @@ pub enum Judged {
 pub(super) fn compare(before: &Report, after: &Report) -> Vec<Latency> {
     let (old, new) = (by_way(before), by_way(after));
     let both = old.into_iter().filter_map(|(way, old)| Some((way, old, new.get(&way)?)));
-    both.filter_map(|((path, address), old, new)| one(path, address, &old, new)).collect()
+    let mut all: Vec<Latency> = both.filter_map(|((path, address), old, new)| one(path, address, &old, new)).collect();
+    // By the medians alone: the node asks too few questions for a test, and nothing is judged by this.
+    let of_the_node: Vec<_> = all.iter().filter(|l| l.path == Path::Node).map(|l| (l.address, l.direction())).collect();
+    for pods in all.iter_mut().filter(|l| l.path == Path::Pods) {
+        pods.node_too = pods.direction().is_some() && of_the_node.contains(&(pods.address, pods.direction()));
+    }
+    all
+}
+
+impl Latency {
+    /// Where the median went, by an amount that matters.
+    const fn direction(&self) -> Option<Judged> {
+        if matters(self.before.p50_us, self.after.p50_us) {
+            Some(Judged::Slower)
+        } else if matters(self.after.p50_us, self.before.p50_us) {
+            Some(Judged::Faster)
+        } else {
+            None
+        }
+    }
 }
 
 /// A question: only the same one is compared.
@@ -96,18 +119,13 @@ fn one(
     let (p, least) = p_value(&strata)?;
     let before = times(strata.iter().flat_map(|stratum| &stratum.before))?;
     let after = times(strata.iter().flat_map(|stratum| &stratum.after))?;
-    let judged = if least >= ALPHA {
-        Judged::TooFew
-    } else if p >= ALPHA {
-        Judged::WithinNoise
-    } else if matters(before.p50_us, after.p50_us) {
-        Judged::Slower
-    } else if matters(after.p50_us, before.p50_us) {
-        Judged::Faster
-    } else {
-        Judged::WithinNoise
-    };
-    Some(Latency { path, address, before, after, test: TEST.to_owned(), p, alpha: ALPHA, judged })
+    let judged = if least >= ALPHA { Judged::TooFew } else { Judged::WithinNoise };
+    let mut latency =
+        Latency { path, address, before, after, test: TEST.to_owned(), p, alpha: ALPHA, judged, node_too: false };
+    if least < ALPHA && p < ALPHA {
+        latency.judged = latency.direction().unwrap_or(Judged::WithinNoise);
+    }
+    Some(latency)
 }
 
 fn times<'a>(all: impl Iterator<Item = &'a u64>) -> Option<Times> {
@@ -143,6 +161,26 @@ mod tests {
             let compared = compare(before, after);
             assert_eq!(compared.len(), 1, "{compared:?}");
             assert_eq!(compared[0].judged, expected, "{compared:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_slowed_as_well_is_seen() {
+        let with_the_node = |pods: &[u64], node: u64| {
+            let mut report = timed(pods);
+            let asked = Query {
+                vantage_kind: crate::query::VantageKind::Node,
+                rtt_us: Some(node),
+                ..report.queries[0].clone()
+            };
+            report.queries.push(asked);
+            report
+        };
+        let before = with_the_node(&[400, 420, 440], 380);
+        for (node, too) in [(9_300, true), (390, false)] {
+            let compared = compare(&before, &with_the_node(&[9_400, 9_420, 9_440], node));
+            let pods = compared.iter().find(|l| l.path == Path::Pods).expect("pods answered both times");
+            assert_eq!((pods.judged, pods.node_too), (Judged::Slower, too), "{compared:?}");
         }
     }
 

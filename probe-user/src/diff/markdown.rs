@@ -20,8 +20,8 @@ pub fn render(diff: &Diff, _options: &Options, out: &mut dyn Write) -> io::Resul
     }
     writeln!(out)?;
     list("Note", diff.caveats.iter().cloned(), out)?;
-    list("Fails now", diff.regressions.iter().cloned(), out)?;
-    list("Worse", diff.warnings.iter().cloned(), out)?;
+    list("Fails now", text::not_below(diff, &diff.regressions), out)?;
+    list("Worse", text::not_below(diff, &diff.warnings), out)?;
     list("What did it, by the model", text::culprits(diff), out)?;
     list("Changed", text::changes(diff, false), out)?;
     list("Prediction", text::prediction(diff).into_iter(), out)?;

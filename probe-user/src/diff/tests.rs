@@ -88,8 +88,24 @@ fn what_cannot_be_told_is_no_regression() {
 fn slower_is_a_warning() {
     let diff = compared(&timed(&[400, 420, 440]), &timed(&[9_400, 9_420, 9_440]));
     assert_eq!(diff.outcome, Outcome::Degraded);
-    assert!(diff.warnings[0].contains("slower, beyond noise"), "{:?}", diff.warnings);
+    assert!(diff.warnings[0].contains("were slower: a busy machine or upstream does that too"), "{:?}", diff.warnings);
+    assert!(diff.summary.contains("cannot tell this change from a busy moment"), "{}", diff.summary);
     assert!(text(&diff).contains("Wilcoxon"), "{}", text(&diff));
+}
+
+#[test]
+fn a_new_finding_is_told_once() {
+    let diff = compared(&examples::healthy(), &examples::leak());
+    assert!(diff.regressions.iter().any(|line| line == "HDP201 unknown-address-leaks is new"));
+    assert_eq!(text(&diff).matches("HDP201 unknown-address-leaks").count(), 1, "{}", text(&diff));
+}
+
+#[test]
+fn no_line_is_wider_than_the_terminal() {
+    let diff = compared(&timed(&[400, 420, 440]), &timed(&[9_400, 9_420, 9_440]));
+    for line in text(&diff).lines().filter(|line| !line.starts_with("  before") && !line.starts_with("  after")) {
+        assert!(line.chars().count() <= Options::default().width, "{line}");
+    }
 }
 
 #[test]
@@ -111,7 +127,10 @@ fn two_nodes_two_targets_and_the_wrong_order_are_said() {
     after.targets = vec!["169.254.20.10:53".into()];
     after.taken_at = "2020-01-01T00:00:00Z".into();
     after.tool.version = "9.9.9".into();
-    let said = compared(&before, &after).caveats.join("\n");
+    let diff = compared(&before, &after);
+    assert_eq!(diff.outcome, Outcome::Unknown, "one address says nothing of another");
+    assert!(diff.summary.contains("different addresses (169.254.116.108:53 and 169.254.20.10:53)"), "{}", diff.summary);
+    let said = diff.caveats.join("\n");
     for part in ["two nodes", "169.254.20.10:53 after", "right order", "9.9.9"] {
         assert!(said.contains(part), "{part}: {said}");
     }

@@ -4,50 +4,63 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use super::{Diff, Latency, Outcome, latency::Judged, word::said};
+use super::{
+    Diff, Latency, Outcome, Path,
+    latency::Judged,
+    word::{is_new, said},
+};
 use crate::{
     checks::{Finding, Severity},
-    report::{Options, Prediction, Status, escape, view},
+    report::{
+        Options, Prediction, Status,
+        text::page::{PLAIN, Page, columns},
+        view,
+    },
 };
 
 /// # Errors
 /// `out` cannot be written.
 pub fn render(diff: &Diff, options: &Options, out: &mut dyn Write) -> io::Result<()> {
-    let style = if options.color { style(diff.outcome) } else { Style::new() };
-    writeln!(out, "{style}{}{style:#}  {}", diff.outcome.heading(), line(&diff.summary))?;
+    let mut page = Page::new(options.width, options.color);
+    page.prose((style(diff.outcome), &format!("{}  ", diff.outcome.heading())), &diff.summary);
     for (word, side) in [("before", &diff.before), ("after ", &diff.after)] {
         let (verdict, node) = (said(&side.verdict), &side.node);
-        writeln!(out, "  {word}  {}", line(&format!("{}  {node}  {verdict}  {}", side.taken_at, side.name)))?;
+        page.line(&[(PLAIN, &format!("  {word}  {}  {node}  {verdict}  {}", side.taken_at, side.name))]);
     }
-    section("Note", diff.caveats.iter().cloned(), out)?;
-    section("Fails now", diff.regressions.iter().cloned(), out)?;
-    section("Worse", diff.warnings.iter().cloned(), out)?;
-    section("What did it, by the model", culprits(diff), out)?;
-    section("Changed", changes(diff, options.verbose), out)?;
-    section("Prediction", prediction(diff).into_iter(), out)?;
-    section("Queries that end otherwise", ways(diff), out)?;
-    section("Latency", latencies(diff, options.verbose), out)?;
-    section("New findings", diff.findings.new.iter().map(finding), out)?;
-    section("Gone findings", diff.findings.gone.iter().map(finding), out)?;
+    section("Note", diff.caveats.iter().cloned(), &mut page);
+    section("Fails now", not_below(diff, &diff.regressions), &mut page);
+    section("Worse", not_below(diff, &diff.warnings), &mut page);
+    section("What did it, by the model", culprits(diff), &mut page);
+    section("Changed", changes(diff, options.verbose), &mut page);
+    section("Prediction", prediction(diff).into_iter(), &mut page);
+    section("Queries that end otherwise", ways(diff), &mut page);
+    section("Latency", latencies(diff, options.verbose), &mut page);
+    section("New findings", diff.findings.new.iter().map(finding), &mut page);
+    section("Gone findings", diff.findings.gone.iter().map(finding), &mut page);
     let next = diff.findings.new.iter().find(|finding| Some(&finding.code) == diff.after.verdict.cause.as_ref());
     if let Some(cause) = next {
-        writeln!(out, "\n  `hostdns-probe explain {}` tells why; the second report has the fixes.", line(&cause.code))?;
+        page.blank();
+        let next = format!("`hostdns-probe explain {}` tells why; the second report has the fixes.", cause.code);
+        page.prose((PLAIN, "  "), &next);
     }
-    Ok(())
+    out.write_all(page.text().as_bytes())
 }
 
-fn section(title: &str, lines: impl Iterator<Item = String>, out: &mut dyn Write) -> io::Result<()> {
+/// A line that fits is left as it is (its columns are aligned); a longer one is wrapped, two columns further in.
+fn section(title: &str, lines: impl Iterator<Item = String>, page: &mut Page) {
     for (n, text) in lines.enumerate() {
         if n == 0 {
-            writeln!(out, "\n  {title}")?;
+            page.blank();
+            page.line(&[(PLAIN, "  "), (PLAIN, title)]);
         }
-        writeln!(out, "    {}", line(&text))?;
+        let whole = format!("    {text}");
+        if columns(&whole) <= page.width {
+            page.line(&[(PLAIN, &whole)]);
+            continue;
+        }
+        let indent = columns(&whole) - columns(whole.trim_start());
+        page.hanging(indent, &text);
     }
-    Ok(())
-}
-
-fn line(text: &str) -> std::borrow::Cow<'_, str> {
-    escape::line(text)
 }
 
 const fn style(outcome: Outcome) -> Style {
@@ -57,6 +70,12 @@ const fn style(outcome: Outcome) -> Style {
         Outcome::Fixed | Outcome::Changed | Outcome::Unchanged => AnsiColor::Green,
     };
     color.on_default().bold()
+}
+
+/// Without the new findings, which have their own section, with their titles.
+pub(super) fn not_below<'a>(diff: &'a Diff, lines: &'a [String]) -> impl Iterator<Item = String> + 'a {
+    let below = |line: &&String| diff.findings.new.iter().any(|finding| **line == is_new(finding));
+    lines.iter().filter(move |line| !below(line)).cloned()
 }
 
 pub(super) fn culprits(diff: &Diff) -> impl Iterator<Item = String> + '_ {
@@ -93,7 +112,7 @@ pub(super) fn prediction(diff: &Diff) -> Option<String> {
         (status, None) => status.as_str().to_owned(),
         (_, Some(ended)) => {
             let cause = prediction.cause.as_ref().map(|code| format!(" ({code})")).unwrap_or_default();
-            format!("{ended}{cause}")
+            format!("{}{cause}", view::packet::word(ended))
         }
     };
     let (before, after) = (say(&diff.before.prediction), say(&diff.after.prediction));
@@ -120,8 +139,8 @@ fn latency(latency: &Latency) -> String {
     let (old, new) = (&latency.before, &latency.after);
     let verdict = match latency.judged {
         Judged::WithinNoise => "within noise",
-        Judged::Slower => "slower, beyond noise",
-        Judged::Faster => "faster, beyond noise",
+        Judged::Slower => "slower beyond chance",
+        Judged::Faster => "faster beyond chance",
         Judged::TooFew => "too few answers to tell noise from change",
     };
     format!(
@@ -137,6 +156,16 @@ fn latency(latency: &Latency) -> String {
     )
 }
 
+/// What may be behind it. The test tells change from chance, not what changed: a machine or an upstream that is busy at
+/// one of the two moments slows every answer of that check.
+pub(super) fn maybe(latency: &Latency) -> &'static str {
+    if latency.node_too || latency.path == Path::Node {
+        "so were the node's own, which points to the server, its upstream or a busy machine, not to the pods' way"
+    } else {
+        "a busy machine or upstream does that too; check again before blaming the change"
+    }
+}
+
 fn chance(p: f64) -> String {
     if p < 0.001 { "below 0.001".to_owned() } else { format!("{p:.3}") }
 }
@@ -147,5 +176,5 @@ fn finding(finding: &Finding) -> String {
         Severity::Warn => "warn",
         Severity::Info => "info",
     };
-    format!("{severity}  {} {}  {}", finding.code, finding.slug, finding.title)
+    format!("{severity}  {} {}: {}", finding.code, finding.slug, finding.title)
 }

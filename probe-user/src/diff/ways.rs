@@ -10,7 +10,7 @@ use crate::{
     ended::Ended,
     facts::Transport,
     query::{Query, VantageKind},
-    report::Report,
+    report::{Report, view::packet},
 };
 
 /// Which path a query takes.
@@ -74,7 +74,7 @@ impl Tally {
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{} answered", self.answered, self.asked)?;
-        let others: Vec<&str> = self.others.iter().map(|ended| ended.as_str()).collect();
+        let others: Vec<String> = self.others.iter().map(|ended| packet::word(*ended)).collect();
         if others.is_empty() { Ok(()) } else { write!(f, " ({})", others.join(", ")) }
     }
 }

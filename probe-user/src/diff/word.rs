@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Findings, Latency, Way, latency::Judged};
 use crate::{
     checks::{Finding, Severity},
-    report::{Report, Status, Verdict},
+    report::{Report, Status, Verdict, view::packet},
 };
 
 /// What became of the node.
@@ -64,6 +64,7 @@ pub fn word(before: &Report, after: &Report, ways: &[Way], latency: &[Latency], 
     let regressions = regressions(old, new, ways, findings);
     let warnings = warnings(new, latency, findings);
     let outcome = match (old.status, new.status) {
+        _ if !share_a_target(before, after) => Outcome::Unknown,
         (Status::Unknown, _) | (_, Status::Unknown) => Outcome::Unknown,
         (Status::Fail, Status::Pass) => Outcome::Fixed,
         (Status::Fail, Status::Fail) if is_same(old, new) && regressions.is_empty() => Outcome::StillBroken,
@@ -74,7 +75,13 @@ pub fn word(before: &Report, after: &Report, ways: &[Way], latency: &[Latency], 
         (Status::Pass, Status::Pass) if super::observed::changes(before, after).is_empty() => Outcome::Unchanged,
         (Status::Pass, Status::Pass) => Outcome::Changed,
     };
-    Judgement { outcome, summary: summary(outcome, before, after), regressions, warnings }
+    let only_slower = worse(findings, Severity::Warn).next().is_none();
+    Judgement { outcome, summary: summary(outcome, before, after, only_slower), regressions, warnings }
+}
+
+/// What one address did says nothing of another.
+fn share_a_target(before: &Report, after: &Report) -> bool {
+    before.targets.iter().any(|target| after.targets.contains(target))
 }
 
 fn is_same(old: &Verdict, new: &Verdict) -> bool {
@@ -98,22 +105,26 @@ fn warnings(new: &Verdict, latency: &[Latency], findings: &Findings) -> Vec<Stri
     let mut all: Vec<String> = worse(findings, Severity::Warn).collect();
     if new.status == Status::Pass {
         let slower = latency.iter().filter(|latency| latency.judged == Judged::Slower);
-        all.extend(slower.map(|l| format!("answers {} are slower, beyond noise", super::text::way(l))));
+        all.extend(slower.map(|l| format!("answers {} were slower: {}", super::text::way(l), super::text::maybe(l))));
     }
     all
 }
 
+/// `HDP201 unknown-address-leaks is new`.
+pub(super) fn is_new(finding: &Finding) -> String {
+    format!("{} {} is new", finding.code, finding.slug)
+}
+
 /// Findings that are new with this severity, or have risen to it.
 fn worse(findings: &Findings, severity: Severity) -> impl Iterator<Item = String> {
-    let name = |finding: &Finding| format!("{} {} is new", finding.code, finding.slug);
-    let new = findings.new.iter().filter(move |finding| finding.severity == severity).map(name);
+    let new = findings.new.iter().filter(move |finding| finding.severity == severity).map(is_new);
     let risen = findings.other_severity.iter().filter(move |one| one.after == severity && one.after < one.before);
     new.chain(risen.map(|one| format!("{} {} is worse than it was", one.code, one.slug)))
 }
 
 /// `leaked (HDP201)`.
 pub(super) fn said(verdict: &Verdict) -> String {
-    let ended = verdict.ended.map_or(verdict.status.as_str(), |ended| ended.as_str());
+    let ended = verdict.ended.map_or_else(|| verdict.status.as_str().to_owned(), packet::word);
     let reply = if verdict.direction == crate::ended::Direction::Reply { "reply " } else { "" };
     let cause = verdict.cause.as_ref().map(|code| format!(" ({code})")).unwrap_or_default();
     match verdict.status {
@@ -123,7 +134,7 @@ pub(super) fn said(verdict: &Verdict) -> String {
     }
 }
 
-fn summary(outcome: Outcome, before: &Report, after: &Report) -> String {
+fn summary(outcome: Outcome, before: &Report, after: &Report, only_slower: bool) -> String {
     let (old, new) = (said(&before.verdict), said(&after.verdict));
     let node = &after.node.name;
     match outcome {
@@ -134,9 +145,18 @@ fn summary(outcome: Outcome, before: &Report, after: &Report) -> String {
         Outcome::BrokenOtherwise => format!("It failed before ({old}) and fails now in another way ({new})."),
         Outcome::StillBroken => format!("It failed before and fails now, in the same way ({new})."),
         Outcome::Fixed => format!("It failed before ({old}) and works now."),
+        Outcome::Degraded if only_slower => {
+            "It works, and answers were slower than before: one check cannot tell this change from a busy moment."
+                .to_owned()
+        }
         Outcome::Degraded => "It works, with warnings that were not there before.".to_owned(),
         Outcome::Changed => "It works as before; the node is not what it was.".to_owned(),
         Outcome::Unchanged => "It works as before, and nothing that matters has changed.".to_owned(),
+        Outcome::Unknown if !share_a_target(before, after) => format!(
+            "The two are about different addresses ({} and {}): they cannot be compared.",
+            before.targets.join(", "),
+            after.targets.join(", ")
+        ),
         Outcome::Unknown => {
             let which = match (before.verdict.status, after.verdict.status) {
                 (Status::Unknown, Status::Unknown) => "Neither report could judge".to_owned(),

@@ -13,6 +13,7 @@ use crate::{netns::Netns, target::Targets, trace::Flow};
 mod agent;
 mod batch;
 mod bytes;
+mod chain;
 mod containers;
 mod coredns;
 mod corefile;
@@ -265,7 +266,7 @@ fn of_processes(sources: &Sources) -> OfProcesses {
         .map_err(|e| format!("{}: {e}; name it with --proc-root", sources.proc_root.display()));
     let all = processes.as_ref().map(|processes| processes.all.as_slice()).unwrap_or_default();
     let listeners = sockets::read(sources.targets.port, own_key, all);
-    let search = match (&processes, own) {
+    let mut search = match (&processes, own) {
         (Ok(processes), Ok(own)) => {
             let found = pods::find(processes, own, &sources.proc_root, sources.host_root.as_deref());
             found.map_err(|e| e.to_string())
@@ -273,6 +274,11 @@ fn of_processes(sources: &Sources) -> OfProcesses {
         (Err(why), _) => Err(why.clone()),
         (_, Err(e)) => Err(e.to_string()),
     };
+    if let Ok((found, _)) = &mut search {
+        // A CoreDNS with hostNetwork that is the server under test is not who asks it.
+        let servers = sockets::servers(listeners.get().map_or(&[][..], Vec::as_slice), &sources.targets);
+        found.retain(|one| !one.pod.host_network || !servers.contains(&one.pod.pid));
+    }
     let coredns = match &search {
         Ok((found, _)) => {
             let running = found.iter().filter_map(|found| Some((found.coredns?, found.pod.name.clone())));

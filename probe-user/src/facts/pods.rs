@@ -46,7 +46,7 @@ pub struct Corefile {
 }
 
 /// A `forward` of a Corefile (coredns plugin/forward).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Forward {
     /// `.`, or the zones it is for, with spaces between them.
     pub zone: String,

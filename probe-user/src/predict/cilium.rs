@@ -8,17 +8,20 @@ use crate::facts::{Facts, HostRouting, LegacyReasons, scope_name};
 /// `local-max-addr-scope` where nobody set it (cilium pkg/defaults: `AddressScopeMax`).
 pub const DEFAULT_ADDRESS_SCOPE_MAX: u8 = 252;
 
-/// Cilium runs on this node; `None` where that cannot be told.
+/// Cilium's own device for encryption by WireGuard (cilium pkg/wireguard/types), which its programs may be on as well.
+const WIREGUARD: &str = "cilium_wg0";
+
+/// Cilium runs on this node; `None` where that cannot be told. Pinned maps alone outlive it.
 #[must_use]
 pub fn is_here(facts: &Facts) -> Option<bool> {
     let cilium = &facts.cilium;
-    let heard = cilium.version.get().is_some() || cilium.host_routing.get().is_some();
-    let mapped = cilium.lxc.values().any(|entry| entry.get().is_some());
-    if heard || mapped {
+    if cilium.version.get().is_some() || cilium.host_routing.get().is_some() {
         return Some(true);
     }
-    let links = facts.network.links.get()?;
-    Some(links.iter().any(|link| link.name == "cilium_host" || link.name == "cilium_net"))
+    match facts.network.links.get() {
+        Some(links) => Some(links.iter().any(|link| link.name == "cilium_host" || link.name == "cilium_net")),
+        None => cilium.lxc.values().any(|entry| entry.get().is_some()).then_some(true),
+    }
 }
 
 #[must_use]
@@ -68,18 +71,26 @@ pub fn knows(facts: &Facts, address: IpAddr) -> Result<(bool, String), String> {
 fn computes(facts: &Facts, address: IpAddr) -> Result<(bool, String), String> {
     let held = node::holders(facts, address).ok_or("the node's addresses")?;
     let version = version(facts).ok_or("cilium_lxc, or else Cilium's version")?;
-    let max = scope_max(facts);
     if is_excluded(facts, address) {
         return Ok((false, format!("{address} is in exclude-local-address")));
     }
     let mut reasons = Vec::new();
     for at in held {
+        // Scope global is below every limit.
+        let max =
+            facts.cilium.address_scope_max.get().copied().or((at.scope == 0).then_some(DEFAULT_ADDRESS_SCOPE_MAX));
+        let max = max.ok_or("cilium_lxc, or else local-max-addr-scope")?;
         if at.scope > max {
             let scope = scope_name(at.scope);
             reasons.push(format!("scope {scope} ({}) is above local-max-addr-scope {max}", at.scope));
         } else if learns(facts, &version, &at.interface) {
+            if facts.cilium.exclude_local_addresses.get().is_none() {
+                return Err("cilium_lxc, or else exclude-local-address".into());
+            }
             let interface = &at.interface;
             return Ok((true, format!("Cilium {version} learns addresses of {interface} up to scope {max}")));
+        } else if at.interface != "lo" && facts.cilium.devices.get().is_none() {
+            return Err("cilium_lxc, or else Cilium's devices".into());
         } else {
             reasons.push(format!("Cilium {version} does not learn addresses of {}", at.interface));
         }
@@ -121,6 +132,10 @@ pub fn skips_fib(facts: &Facts) -> Result<(bool, String), String> {
         return Ok((skip, format!("the datapath is compiled {how} the one-device shortcut ENABLE_SKIP_FIB")));
     }
     let devices = cilium.devices.get().ok_or("Cilium's devices")?;
+    let links = facts.network.links.get().map_or(&[][..], Vec::as_slice);
+    if devices.len() == 1 && links.iter().any(|link| link.name == WIREGUARD) {
+        return Err(format!("ENABLE_SKIP_FIB in an endpoint's ep_config.h: {WIREGUARD} may count as a second device"));
+    }
     if devices.len() != 1 {
         return Ok((false, format!("Cilium has {} external devices ({})", devices.len(), devices.join(", "))));
     }
@@ -138,7 +153,7 @@ pub fn skips_fib(facts: &Facts) -> Result<(bool, String), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checks::testing::{HOST_DNS, facts};
+    use crate::checks::testing::{HOST_DNS, address, facts, known, link};
     use crate::facts::{Fact, LxcEntry};
 
     #[test]
@@ -173,6 +188,33 @@ mod tests {
             });
             assert_eq!(knows(&facts, HOST_DNS).unwrap().0, expected, "{version} scope {scope} max {max}");
         }
+    }
+
+    #[test]
+    fn what_it_rests_on_must_be_known() {
+        let missing = |change: fn(&mut Facts)| {
+            let mut facts = facts();
+            facts.cilium.lxc.clear();
+            change(&mut facts);
+            knows(&facts, HOST_DNS)
+        };
+        assert!(missing(|f| f.cilium.exclude_local_addresses = Fact::default()).unwrap_err().contains("exclude"));
+        let unlimited: fn(&mut Facts) = |f| f.cilium.address_scope_max = Fact::default();
+        assert!(missing(unlimited).unwrap().0, "scope global is below every limit");
+        let hidden: fn(&mut Facts) = |f| {
+            f.network.addresses = known(vec![address("lo", HOST_DNS, 254)]);
+            f.cilium.address_scope_max = Fact::default();
+        };
+        assert!(missing(hidden).unwrap_err().contains("local-max-addr-scope"));
+    }
+
+    #[test]
+    fn wireguard_may_count_as_a_second_device() {
+        let mut facts = facts();
+        facts.network.links = known(vec![link(1, "lo"), link(2, "eth0"), link(3, "cilium_wg0")]);
+        assert!(skips_fib(&facts).unwrap_err().contains("cilium_wg0"));
+        facts.cilium.skip_fib = known(true);
+        assert!(skips_fib(&facts).unwrap().0, "what was compiled says it");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::facts::{Facts, InterfaceAddress, Listener, Transport, scope_name};
+use crate::facts::{Facts, InterfaceAddress, Listener, Rule, Transport, scope_name};
 
 /// Where the address is on the node; `None` where the addresses are not known, empty where it is absent.
 #[must_use]
@@ -30,11 +30,12 @@ pub fn listens(facts: &Facts, target: SocketAddr, transport: Transport) -> Optio
     Some(facts.listeners.get()?.iter().any(|listener| listener.transport == transport && covers(listener, target)))
 }
 
-/// The listener's own address, or a wildcard (`::` takes IPv4 too, unless it was told not to).
-fn covers(listener: &Listener, target: SocketAddr) -> bool {
+/// The listener's own address, or the wildcard of its family: a socket on `::` that takes IPv4 too is listed as two.
+#[must_use]
+pub fn covers(listener: &Listener, target: SocketAddr) -> bool {
     let own = listener.local.ip();
     listener.local.port() == target.port()
-        && (own == target.ip() || (own.is_unspecified() && (own.is_ipv6() || target.is_ipv4())))
+        && (own == target.ip() || (own.is_unspecified() && own.is_ipv4() == target.is_ipv4()))
 }
 
 /// No socket takes the address and port, over any transport.
@@ -48,6 +49,23 @@ pub fn nobody_listens(facts: &Facts, target: SocketAddr) -> bool {
 pub fn has_local_route(facts: &Facts, address: IpAddr) -> Option<bool> {
     let routes = facts.network.routes.get()?;
     Some(routes.iter().any(|route| route.kind == "local" && contains(&route.destination, address)))
+}
+
+/// A policy rule that a packet to the address meets before the kernel's local table. Those that look for a mark are left
+/// out: a pod's packet has none (Cilium's own rules at 9 and 10 are of that kind, cilium pkg/datapath/linux/routing).
+#[must_use]
+pub fn rule_before_local(facts: &Facts, address: IpAddr) -> Option<&Rule> {
+    let rules = facts.network.rules.get()?;
+    // Cilium moves `lookup local` from 0 to 100; the kernel's own is not in the list.
+    let moved = rules.iter().filter(|rule| rule.text == "from all lookup local").map(|rule| rule.priority);
+    let local = moved.max().unwrap_or(0);
+    let concerns = |rule: &&Rule| {
+        let mut words = rule.text.split(' ').skip_while(|word| *word != "to").skip(1);
+        let selected = words.next().is_none_or(|to| contains(to, address));
+        let other_family = rule.text.split([' ', '/']).find_map(|word| word.parse::<IpAddr>().ok());
+        selected && other_family.is_none_or(|one| one.is_ipv4() == address.is_ipv4()) && !rule.text.contains("fwmark")
+    };
+    rules.iter().filter(|rule| rule.priority < local).find(concerns)
 }
 
 /// There is a default route for the address's family; `None` where the routes are not known.
@@ -98,10 +116,11 @@ mod tests {
             interface: None,
         };
         let target: SocketAddr = "169.254.116.108:53".parse().unwrap();
-        for yes in ["169.254.116.108:53", "0.0.0.0:53", "[::]:53"] {
+        for yes in ["169.254.116.108:53", "0.0.0.0:53"] {
             assert!(covers(&at(yes), target), "{yes}");
         }
-        for no in ["127.0.0.53:53", "0.0.0.0:5353", "169.254.116.109:53"] {
+        assert!(covers(&at("[::]:53"), "[fd00::1]:53".parse().unwrap()));
+        for no in ["127.0.0.53:53", "0.0.0.0:5353", "169.254.116.109:53", "[::]:53"] {
             assert!(!covers(&at(no), target), "{no}");
         }
     }

@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use super::*;
 use crate::{
-    checks::testing::{HOST_DNS, address, default_route, facts, hide, known, link, listener, local_route},
-    facts::{Fact, LxcEntry, Masquerade},
+    checks::testing::{HOST_DNS, address, default_route, facts, hide, known, link, listener, local_route, pod},
+    facts::{Fact, LxcEntry, Masquerade, Pod, PodRole, Route, Rule},
 };
 
 fn run(facts: &Facts) -> Prediction {
@@ -255,4 +255,68 @@ fn the_worst_target_stands() {
     let other = "169.254.20.10".parse().unwrap();
     let prediction = predict(&facts(), &Targets { addresses: vec![HOST_DNS, other], port: 53 });
     assert_eq!(cause(&prediction), Some("HDP101"));
+}
+
+#[test]
+fn a_rule_before_the_local_table_may_take_the_packet_away() {
+    let with = |rules: &[(u32, &str)]| {
+        let mut facts = facts();
+        let rule = |&(priority, text): &(u32, &str)| Rule { priority, text: text.into() };
+        facts.network.rules = known(rules.iter().map(rule).collect());
+        run(&facts)
+    };
+    let moved = (100, "from all lookup local");
+    for harmless in [
+        &[moved][..],
+        &[(9, "from all fwmark 0x200/0xf00 lookup 2004"), moved],
+        &[(50, "from all to 10.0.0.0/8 lookup 7"), moved],
+        &[(50, "from fd00::/8 lookup 7"), moved],
+        &[(512, "from 10.0.0.0/8 lookup 7")],
+    ] {
+        assert_eq!(with(harmless).ended, Some(Ended::Answered), "{harmless:?}");
+    }
+    for unknown in ["from 10.0.0.0/8 lookup 7", "from all to 169.254.0.0/16 lookup 7"] {
+        let prediction = with(&[(50, unknown), moved]);
+        assert_eq!(prediction.status, Status::Unknown, "{unknown}");
+        assert!(prediction.because.last().unwrap().contains(unknown), "{:?}", prediction.because);
+    }
+}
+
+#[test]
+fn a_local_redirect_policy_may_serve_an_address_that_is_not_there() {
+    let mut facts = facts();
+    facts.network.addresses = known(Vec::new());
+    facts.cilium.lxc.insert(HOST_DNS, known(None));
+    assert_eq!(run(&facts).ended, Some(Ended::Leaked));
+    facts.cilium.local_redirect_policy = known(true);
+    assert_eq!(run(&facts).status, Status::Unknown);
+}
+
+#[test]
+fn maps_that_cilium_left_behind_are_no_cilium() {
+    let mut facts = facts();
+    hide(&mut facts);
+    facts.cilium.version = Fact::default();
+    facts.cilium.host_routing = Fact::default();
+    facts.network.links = known(vec![link(1, "lo"), link(2, "eth0")]);
+    assert_eq!(run(&facts).ended, Some(Ended::Answered), "the kernel routes");
+    facts.network.links = Fact::default();
+    assert_eq!(run(&facts).status, Status::Unknown);
+}
+
+#[test]
+fn strict_filters_of_other_plugins_devices_are_theirs() {
+    let filtered = |interface: &str, routed: bool| {
+        let mut facts = facts();
+        facts.pods = known(vec![Pod { interface: Some(interface.into()), ..pod("app", PodRole::Other) }]);
+        facts.network.rp_filter = known([(interface.to_owned(), 1)].into());
+        if routed {
+            let own = Route { interface: Some(interface.into()), destination: "10.0.0.5/32".into(), ..default_route() };
+            facts.network.routes = known(vec![local_route(HOST_DNS), default_route(), own]);
+        }
+        run(&facts).ended
+    };
+    assert_eq!(filtered("lxc1", false), Some(Ended::Dropped));
+    assert_eq!(filtered("lxc1", true), Some(Ended::Answered), "the way back is the device itself");
+    assert_eq!(filtered("cali1", false), Some(Ended::Answered));
 }

@@ -284,7 +284,8 @@ fn places(facts: &Facts, targets: &Targets) -> Option<String> {
     let one = |address: IpAddr| {
         let held = node::holders(facts, address)?;
         let names: Vec<_> = held.iter().map(|at| format!("{} {}", at.interface, scope_name(at.scope))).collect();
-        Some(if names.is_empty() { "absent".to_owned() } else { names.join(" and ") })
+        let places = if names.is_empty() { "absent".to_owned() } else { names.join(" and ") };
+        Some(if targets.addresses.len() > 1 { format!("{address} {places}") } else { places })
     };
     let all: Option<Vec<_>> = targets.addresses.iter().map(|&address| one(address)).collect();
     all.map(|all| all.join(", "))

@@ -6,7 +6,7 @@ use futures_util::stream::{self, StreamExt as _};
 use hickory_proto::rr::RecordType;
 
 use super::{
-    Evidence, Observer, Query, Question, Vantage, VantageKind,
+    Evidence, Observer, Query, Question, UNCACHED_QNAME, Vantage, VantageKind,
     ask::{TIMEOUT, ask},
 };
 use crate::{
@@ -20,12 +20,6 @@ pub const QNAME: &str = "example.com";
 
 /// The type asked for [`QNAME`].
 pub const QTYPE: RecordType = RecordType::A;
-
-/// Asked once per address as well, to see past the cache: a diagnostic name that Akamai publishes for anybody to ask,
-/// whose answer names the resolver that asked and so may not be kept for long. A fixed name: random ones would never be
-/// cached either, but upstreams take them for an attack. Its answers differ with the upstream resolver's address and
-/// are not to be compared (HDP411).
-pub const UNCACHED_QNAME: &str = "whoami.ds.akahelp.net";
 
 /// The type [`UNCACHED_QNAME`] has records of.
 pub const UNCACHED_QTYPE: RecordType = RecordType::TXT;

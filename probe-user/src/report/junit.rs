@@ -69,7 +69,7 @@ fn story(report: &Report) -> Vec<String> {
             let note = hop.note.map(|note| format!(" ({note})")).unwrap_or_default();
             lines.push(format!("{} {} {}{note}", hop.time, hop.place, hop.flow));
         }
-        lines.extend(view::packet::ending(trace, report.events));
+        lines.extend(view::packet::ending(report, trace));
     }
     let rows = view::queries::table(report).into_iter();
     lines.extend(rows.map(|row| format!("{}: UDP {}, TCP {}", row.vantage, row.udp.text, row.tcp.text)));

@@ -17,7 +17,7 @@ pub fn render(report: &Report, _options: &Options, out: &mut dyn Write) -> io::R
     packet(report, out)?;
     if report.verdict.status != Status::Pass {
         if let Some(cause) = view::cause(report) {
-            writeln!(out, "### Why\n\n{}\n", md(&cause.title))?;
+            writeln!(out, "### Why\n\n{}\n", md(cause.story.as_ref().unwrap_or(&cause.title)))?;
             list(&cause.evidence, out)?;
         }
         if let Some(past) = view::past_leaks(report) {
@@ -25,12 +25,24 @@ pub fn render(report: &Report, _options: &Options, out: &mut dyn Write) -> io::R
         }
     }
     queries(report, out)?;
+    further(report, out)?;
     if let Some(cause) = view::cause(report).filter(|cause| !cause.remedies.is_empty()) {
         fixes(cause, out)?;
     }
     findings(report, out)?;
     unavailable(report, out)?;
     writeln!(out, "{} {}.", md(&view::prediction(report)), md(&view::took(report)))
+}
+
+/// What else is wrong, in the open: what is folded away, nobody reads.
+fn further(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let more: Vec<_> =
+        view::further(report).map(|finding| format!("{} {}: {}", finding.code, finding.slug, finding.title)).collect();
+    if more.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "### Also\n")?;
+    list(&more, out)
 }
 
 fn environment(report: &Report, out: &mut dyn Write) -> io::Result<()> {
@@ -55,7 +67,7 @@ fn packet(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         story.push_str(&escape::line(&format!("{:>time$}  {:place$}  {}{note}", hop.time, hop.place, hop.flow)));
         story.push('\n');
     }
-    if let Some(ending) = view::packet::ending(trace, report.events) {
+    if let Some(ending) = view::packet::ending(report, trace) {
         story.push_str(&escape::line(&format!("{:time$}  {ending}", "")));
     }
     writeln!(out, "### One query ({})\n", escape::markdown(&view::packet::title(report, query)))?;

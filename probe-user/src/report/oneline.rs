@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::{Options, Report, Status, escape, view};
 use crate::{
+    checks::Severity,
     ended::{Direction, Ended},
     facts::Transport,
 };
@@ -18,8 +19,22 @@ pub fn render(report: &Report, _options: &Options, out: &mut dyn Write) -> io::R
         (None, Some(code)) => format!(" {code}:"),
         (None, None) => String::new(),
     };
-    let line = format!("{status}{cause} {}, {}", what(report), report.targets.join(" "));
+    let line = format!("{status}{cause} {}, {}", what(report), targets(report));
     writeln!(out, "{}", escape::line(&line))
+}
+
+/// Where only some of the addresses fail, those.
+fn targets(report: &Report) -> String {
+    let failing = |target: &&String| {
+        let asked = report.queries.iter().filter(|query| query.vantage_kind.is_pod());
+        let mut of_target = asked.filter(|query| query.address.to_string() == **target);
+        of_target.any(|query| view::queries::fate(report, query) != Ended::Answered)
+    };
+    let failing: Vec<&str> = match report.verdict.status {
+        Status::Fail => report.targets.iter().filter(failing).map(String::as_str).collect(),
+        Status::Pass | Status::Unknown => Vec::new(),
+    };
+    if failing.is_empty() { report.targets.join(" ") } else { failing.join(" ") }
 }
 
 fn what(report: &Report) -> String {
@@ -29,7 +44,11 @@ fn what(report: &Report) -> String {
         (_, Some(ended)) => {
             let place = view::packet::telling(report).and_then(|(_, trace)| match ended {
                 Ended::Leaked => trace.leak.as_ref().map(|leak| format!(" via {}", leak.interface)),
-                Ended::Dropped => trace.drop.as_ref().map(|drop| format!(" {}", drop.reason)),
+                // Cilium's reason says why; the kernel's only that a program of Cilium's did it.
+                Ended::Dropped => trace.drop.as_ref().map(|drop| match &drop.cilium_reason {
+                    Some(cilium) => format!(" ({})", cilium.text),
+                    None => format!(" {}", drop.reason),
+                }),
                 Ended::Lost => trace.lost.as_ref().map(|lost| format!(" after {}", lost.last_hop)),
                 _ => None,
             });
@@ -52,6 +71,17 @@ fn answered(report: &Report) -> String {
         (false, false) => "healthy",
     }
     .to_owned()
+        + &warned(report)
+}
+
+/// Of what a pass leaves to be desired, as much as fits beside the cause.
+fn warned(report: &Report) -> String {
+    let codes: Vec<&str> = view::further(report)
+        .filter(|finding| finding.severity == Severity::Warn && Some(&finding.code) != report.verdict.cause.as_ref())
+        .map(|finding| finding.code.as_str())
+        .take(2)
+        .collect();
+    if codes.is_empty() { String::new() } else { format!(" (warn {})", codes.join(" ")) }
 }
 
 #[cfg(test)]
@@ -64,6 +94,18 @@ mod tests {
         let lines: String =
             examples::all().into_iter().map(|(_, report)| rendered(render, &report, &Options::default())).collect();
         insta::assert_snapshot!("oneline", lines);
+    }
+
+    #[test]
+    fn the_address_that_works_is_not_named_beside_the_one_that_fails() {
+        let mut report = examples::leak();
+        let mut fine = report.queries[0].clone();
+        fine.address = "[fd54::1]:53".parse().expect("an address");
+        (fine.ended, fine.traces) = (Ended::Answered, Vec::new());
+        report.queries.push(fine);
+        report.targets.push("[fd54::1]:53".into());
+        let line = rendered(render, &report, &Options::default());
+        assert!(line.ends_with(", 169.254.116.108:53\n"), "{line}");
     }
 
     #[test]

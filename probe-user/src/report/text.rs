@@ -1,7 +1,7 @@
 //! The page for a terminal: the verdict first, one packet's story, the cause, the smallest fix, what was not known.
 
 mod details;
-mod page;
+pub(crate) mod page;
 
 use std::io::{self, Write};
 
@@ -9,7 +9,7 @@ use self::page::{BAD, BOLD, DIM, GOOD, PLAIN, Page, WARN, columns, pad};
 use super::{Options, Report, Status, view};
 use crate::{
     checks::{Finding, Remedy, Severity},
-    trace::{EventCounts, PacketTrace},
+    trace::PacketTrace,
 };
 
 /// Lines that a terminal shows at once. Beyond them, of the later remedies only the titles are shown.
@@ -92,11 +92,11 @@ fn telling_packet(report: &Report, page: &mut Page) {
     };
     page.blank();
     page.prose((BOLD, "  One query "), &format!("({})", view::packet::title(report, query)));
-    hops(trace, report.events, page);
+    hops(report, trace, page);
 }
 
 /// The hops below each other, times to the right, notes behind the flow where there is room.
-fn hops(trace: &PacketTrace, events: EventCounts, page: &mut Page) {
+fn hops(report: &Report, trace: &PacketTrace, page: &mut Page) {
     let lines = view::packet::hops(trace);
     let widest = |of: fn(&view::packet::HopLine) -> &str| lines.iter().map(|line| columns(of(line))).max().unwrap_or(0);
     let (time, place, flow) = (widest(|l| &l.time).max(8), widest(|l| &l.place), widest(|l| &l.flow));
@@ -114,7 +114,7 @@ fn hops(trace: &PacketTrace, events: EventCounts, page: &mut Page) {
             None => page.line(&[(PLAIN, &head), (PLAIN, &line.flow)]),
         }
     }
-    if let Some(ending) = view::packet::ending(trace, events) {
+    if let Some(ending) = view::packet::ending(report, trace) {
         page.prose((PLAIN, &" ".repeat(time + 4)), &ending);
     }
 }
@@ -132,6 +132,9 @@ fn why(report: &Report, shown: usize, page: &mut Page) {
         }
     }
     if let Some(past) = view::past_leaks(report) {
+        if view::cause(report).is_none() {
+            page.blank();
+        }
         page.prose((BOLD, "  Before  "), &sentence(&past.title));
     }
 }
@@ -190,7 +193,9 @@ fn remedy(lead: &str, remedy: &Remedy, verbose: bool, page: &mut Page) {
     }
     for form in &remedy.variants {
         if !verbose {
-            page.prose((DIM, &indent), &format!("({}: with -v)", form.title));
+            // How it is applied is of use beside the patch only.
+            let form = form.title.split([':', '(']).next().unwrap_or_default().trim();
+            page.prose((DIM, &indent), &format!("({form}: with -v)"));
             continue;
         }
         page.prose((PLAIN, &indent), &format!("{}:", form.title));
@@ -215,6 +220,10 @@ fn further(finding: &Finding, page: &mut Page) {
 fn closing(report: &Report, options: &Options, page: &mut Page) {
     let (prediction, took) = (view::prediction(report), view::took(report));
     let hint = if took.contains("unavailable") && !options.verbose { " (-v lists them)" } else { "" };
+    let shown = report.verdict.status != Status::Pass && view::cause(report).is_some_and(has_fix);
+    if !options.verbose && !shown && view::further(report).any(has_fix) {
+        page.prose((DIM, "        "), "(-v shows the fixes; `hostdns-probe explain CODE` tells the whole story)");
+    }
     let took = format!("{took}{hint}.");
     if 2 + columns(&prediction) + 1 + columns(&took) <= page.width {
         page.prose((PLAIN, "  "), &format!("{prediction} {took}"));
@@ -222,6 +231,10 @@ fn closing(report: &Report, options: &Options, page: &mut Page) {
         page.prose((PLAIN, "  "), &prediction);
         page.prose((PLAIN, "  "), &took);
     }
+}
+
+const fn has_fix(finding: &Finding) -> bool {
+    !finding.remedies.is_empty()
 }
 
 /// With its full stop, and no second one.
@@ -261,6 +274,42 @@ mod tests {
             assert!(lines <= LINES, "{name}: {lines} lines");
         }
         assert!(rendered(render, &examples::healthy(), &Options::default()).lines().count() <= 6);
+    }
+
+    #[test]
+    fn a_pass_with_a_warning_shows_its_fix_with_v_and_says_so() {
+        let mut report = examples::healthy();
+        report.findings[0].remedies = examples::leak().findings[0].remedies.clone();
+        report.verdict.cause = Some(report.findings[0].code.clone());
+        let text = |verbose| rendered(render, &report, &Options { verbose, ..Options::default() });
+        assert!(
+            text(false).contains("(-v shows the fixes") && !text(false).contains("interface: lo"),
+            "{}",
+            text(false)
+        );
+        assert!(text(true).contains("interface: lo") && !text(true).contains("(-v shows"), "{}", text(true));
+    }
+
+    #[test]
+    fn a_story_is_told_once_above_or_among_the_findings() {
+        let mut report = examples::leak();
+        let told = |report: &Report| {
+            let text = rendered(render, report, &Options { verbose: true, ..Options::default() });
+            text.matches("Cilium takes up to").count()
+        };
+        report.findings[0].story = Some("Cilium takes up to 252.".into());
+        assert_eq!(told(&report), 1, "above");
+        report.verdict.status = Status::Pass;
+        assert_eq!(told(&report), 1, "a pass has no story above");
+    }
+
+    #[test]
+    fn a_fix_of_two_findings_has_its_steps_once() {
+        let mut report = examples::leak();
+        report.findings[1].remedies = report.findings[0].remedies.clone();
+        let text = rendered(render, &report, &Options { verbose: true, ..Options::default() });
+        assert_eq!(text.matches("interface: lo").count(), 1, "{text}");
+        assert!(text.contains("Fix, as above: Talos: give lo the address yourself"), "{text}");
     }
 
     #[test]

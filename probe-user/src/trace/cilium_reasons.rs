@@ -15,31 +15,40 @@ pub const LAST_NON_DROP: u8 = 129;
 /// Router solicitations of pods that have no IPv6: noise on every node (`DROP_UNKNOWN_L3`).
 pub const UNKNOWN_L3: u8 = 139;
 
-/// The reason whose count rose most between two readings of `cilium_metrics`; none where nothing rose, or where two
-/// rose alike and either may be it.
+/// `DROP_NO_FIB`, "FIB lookup failed".
+pub const NO_FIB: u8 = 169;
+
+/// `METRIC_EGRESS` (cilium bpf/lib/common.h): what a pod sends.
+pub const EGRESS: u8 = 2;
+
+/// Reasons that may explain so many packets dropped between two readings of `cilium_metrics`: those whose count rose by
+/// as many at least. The counters are the whole node's, so that one which rose by less has another story.
 #[must_use]
-pub fn risen(before: &[DropCount], after: &[DropCount]) -> Option<CiliumReason> {
-    let mut rises: Vec<(u64, u8)> = after
+pub fn candidates(before: &[DropCount], after: &[DropCount], packets: u64) -> Vec<CiliumReason> {
+    let was = |count: &DropCount| {
+        let same = before.iter().find(|old| (old.reason, old.direction) == (count.reason, count.direction));
+        same.map_or(0, |old| old.packets)
+    };
+    let mut codes: Vec<u8> = after
         .iter()
         .filter(|count| count.reason > LAST_NON_DROP && count.reason != UNKNOWN_L3)
-        .filter_map(|count| {
-            let was = before
-                .iter()
-                .find(|old| (old.reason, old.direction) == (count.reason, count.direction))
-                .map_or(0, |old| old.packets);
-            let rise = count.packets.saturating_sub(was);
-            (rise > 0).then_some((rise, count.reason))
-        })
+        .filter(|count| count.packets.saturating_sub(was(count)) >= packets.max(1))
+        .map(|count| count.reason)
         .collect();
-    rises.sort_unstable_by(|a, b| b.cmp(a));
-    match rises.as_slice() {
-        [] => None,
-        [(first, _), (second, _), ..] if first == second => None,
-        [(_, code), ..] => Some(CiliumReason {
-            code: *code,
-            text: text(*code).map_or_else(|| format!("reason {code}"), ToOwned::to_owned),
-        }),
-    }
+    codes.sort_unstable();
+    codes.dedup();
+    codes.into_iter().map(reason).collect()
+}
+
+/// The one reason that explains them; none where several may.
+#[must_use]
+pub fn only(before: &[DropCount], after: &[DropCount], packets: u64) -> Option<CiliumReason> {
+    let mut all = candidates(before, after, packets);
+    all.pop().filter(|_| all.is_empty())
+}
+
+fn reason(code: u8) -> CiliumReason {
+    CiliumReason { code, text: text(code).map_or_else(|| format!("reason {code}"), ToOwned::to_owned) }
 }
 
 const REASONS: &[(u8, &str)] = &[
@@ -136,7 +145,7 @@ const REASONS: &[(u8, &str)] = &[
 
 #[cfg(test)]
 mod tests {
-    use super::{REASONS, risen, text};
+    use super::{REASONS, candidates, only, text};
     use crate::facts::DropCount;
 
     const fn count(reason: u8, packets: u64) -> DropCount {
@@ -147,14 +156,17 @@ mod tests {
     fn the_reason_that_rose_is_the_one_and_noise_is_not() {
         let before = [count(0, 10), count(139, 5), count(133, 7)];
         let after = [count(0, 99), count(139, 50), count(133, 7), count(169, 4)];
-        assert_eq!(risen(&before, &after).map(|reason| reason.code), Some(169));
-        assert_eq!(risen(&after, &after), None);
+        assert_eq!(only(&before, &after, 4).map(|reason| reason.code), Some(169));
+        assert_eq!(only(&after, &after, 1), None);
     }
 
     #[test]
-    fn two_that_rose_alike_are_not_told_apart() {
-        assert_eq!(risen(&[], &[count(133, 4), count(169, 4)]), None);
-        assert_eq!(risen(&[], &[count(133, 4), count(169, 5)]).map(|reason| reason.code), Some(169));
+    fn a_count_that_rose_by_less_than_what_was_dropped_is_another_story() {
+        assert_eq!(only(&[], &[count(133, 3), count(169, 5)], 4).map(|reason| reason.code), Some(169));
+        // The other one may have nothing to do with it, and may be all of it.
+        assert_eq!(only(&[], &[count(133, 400), count(169, 5)], 4), None);
+        let both: Vec<u8> = candidates(&[], &[count(133, 400), count(169, 5)], 4).iter().map(|r| r.code).collect();
+        assert_eq!(both, [133, 169]);
     }
 
     #[test]

@@ -9,13 +9,11 @@ use crate::{
     ended::{Direction, Ended},
     facts::HostRouting,
     predict::{cilium, node},
-    trace::cilium_reasons,
+    trace::cilium_reasons::NO_FIB,
 };
 
 /// Cilium's drop reasons (pkg/monitor/api/drop.go) that are a network policy's doing.
 const POLICY_REASONS: [u8; 3] = [133, 181, 189];
-/// `DROP_NO_FIB`, "FIB lookup failed".
-const NO_FIB: u8 = 169;
 
 /// The root that explains the outcome, where one does.
 #[must_use]
@@ -60,12 +58,13 @@ fn leaked(case: &Case<'_>, target: SocketAddr) -> Option<Code> {
 
 fn dropped(case: &Case<'_>, outcome: &Outcome<'_>) -> Option<Code> {
     let drop = outcome.drop()?;
-    let cilium_reason = drop.cilium_reason.as_ref().map(|reason| reason.code).or_else(|| risen(case, &drop.reason));
+    let cilium_reason = drop.cilium_reason.as_ref().map(|reason| reason.code);
+    let known = || matches!(cilium::knows(case.facts, outcome.query.address.ip()), Ok((true, _)));
     match (drop.reason.as_str(), cilium_reason) {
         ("IP_RPFILTER", _) => Some(Code::RpFilterStrict),
         ("NETFILTER_DROP", _) => Some(Code::NodeFirewallBlocks),
         (_, Some(reason)) if POLICY_REASONS.contains(&reason) => Some(Code::PolicyDrop),
-        (_, Some(NO_FIB)) if outcome.direction != Direction::Reply => Some(Code::UnknownAddressDropped),
+        (_, Some(NO_FIB)) if outcome.direction != Direction::Reply && !known() => Some(Code::UnknownAddressDropped),
         // A tc program's drop whose reason Cilium did not tell, exactly where configuration says that it drops.
         ("TC_INGRESS", None) if predicts(case, outcome, Code::UnknownAddressDropped) => {
             Some(Code::UnknownAddressDropped)
@@ -76,14 +75,7 @@ fn dropped(case: &Case<'_>, outcome: &Outcome<'_>) -> Option<Code> {
 }
 
 fn predicts(case: &Case<'_>, outcome: &Outcome<'_>, code: Code) -> bool {
-    case.prediction_for(outcome.query.vantage_kind).cause.as_deref() == Some(code.id().as_str())
-}
-
-/// For a drop by a tc program: the reason whose counter rose while the queries were asked.
-fn risen(case: &Case<'_>, kernel_reason: &str) -> Option<u8> {
-    let before = case.facts.cilium.drops_before.get().filter(|_| kernel_reason.starts_with("TC_"))?;
-    let after = case.facts.cilium.drops_after.get()?;
-    cilium_reasons::risen(before, after).map(|reason| reason.code)
+    case.prediction_of(outcome.query).cause.as_deref() == Some(code.id().as_str())
 }
 
 /// A request that vanished, or that was freed for a reason which says nothing (kernels before 5.18 give none).
@@ -92,13 +84,12 @@ fn unexplained_request(case: &Case<'_>, outcome: &Outcome<'_>) -> Option<Code> {
     (unnamed && strict_at(case, outcome).is_some()).then_some(Code::RpFilterStrict)
 }
 
-/// The pod's device, where its rp_filter is strict.
+/// The pod's device, where its rp_filter is strict. IPv6 has no such filter.
 #[must_use]
 pub fn strict_at(case: &Case<'_>, outcome: &Outcome<'_>) -> Option<String> {
-    let filters = case.facts.network.rp_filter.get()?;
-    let hops = &outcome.trace?.hops;
-    let device = |name: &&str| filters.get(*name) == Some(&1) && *name != "lo";
-    hops.iter().filter_map(|hop| hop.interface.as_deref()).find(device).map(str::to_owned)
+    let filters = case.facts.network.rp_filter.get().filter(|_| outcome.query.address.is_ipv4())?;
+    let entered = outcome.trace?.hops.iter().find_map(|hop| hop.interface.as_deref())?;
+    (filters.get(entered) == Some(&1) && entered != "lo").then(|| entered.to_owned())
 }
 
 fn refused(case: &Case<'_>, outcome: &Outcome<'_>) -> Option<Code> {
@@ -110,7 +101,7 @@ fn refused(case: &Case<'_>, outcome: &Outcome<'_>) -> Option<Code> {
         // Somebody listens and yet it was refused: a rule that rejects.
         Some(true) => firewall_may_reject(case).then_some(Code::NodeFirewallBlocks),
         None if any_answered(case, target) => Some(Code::ListenerIncomplete),
-        None => Some(Code::NobodyListens),
+        None => (!firewall_may_reject(case)).then_some(Code::NobodyListens),
     }
 }
 

@@ -36,7 +36,7 @@ impl<'a> Outcome<'a> {
         let window = Window {
             hooks: case.hooks,
             events: case.events,
-            delivery_predicted: case.prediction_for(query.vantage_kind).ended == Some(Ended::Answered),
+            delivery_predicted: case.prediction_of(query).ended == Some(Ended::Answered),
         };
         outcome(query, &traces, window)
     }

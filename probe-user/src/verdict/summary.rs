@@ -10,6 +10,9 @@ use crate::{
     report::Status,
 };
 
+/// Cilium's `DROP_TTL_EXCEEDED`.
+const TTL_EXCEEDED: u8 = 196;
+
 pub(super) fn no_vantage(case: &Case<'_>) -> String {
     let node_fine = vantage::all(case).iter().any(|outcome| outcome.ended == Ended::Answered);
     let node = node_name(case);
@@ -28,7 +31,7 @@ pub(super) fn lacks_privilege(case: &Case<'_>) -> bool {
 
 pub(super) fn not_in_use(case: &Case<'_>, asked: &[String]) -> String {
     let (node, asked) = (node_name(case), asked.join(", "));
-    format!("CoreDNS on {node} does not use {}: it forwards to {asked}, and nothing listens there.", targets(case))
+    format!("CoreDNS on {node} does not use {}, where nothing listens: it forwards to {asked}.", targets(case))
 }
 
 pub(super) fn of(case: &Case<'_>, decisive: &[Outcome<'_>], worst: &Outcome<'_>, cause: Option<Code>) -> String {
@@ -76,9 +79,14 @@ fn fail(case: &Case<'_>, decisive: &[Outcome<'_>], worst: &Outcome<'_>, cause: O
     let other_works = |f: &dyn Fn(&Outcome<'_>) -> bool| decisive.iter().any(|o| f(o) && o.ended == Ended::Answered);
     let transport_only = other_works(&|o| o.query.address == query.address && o.query.transport != query.transport)
         && !other_works(&|o| o.query.address == query.address && o.query.transport == query.transport);
+    let v4 = query.address.is_ipv4();
+    let family_only = other_works(&|o| o.query.address.is_ipv4() != v4)
+        && !decisive.iter().any(|o| (o.query.address.is_ipv4() == v4) == (o.ended == Ended::Answered));
     let over = match (transport_only, query.transport) {
         (true, Transport::Udp) => " over UDP (TCP works)",
         (true, Transport::Tcp) => " over TCP (UDP works)",
+        (false, _) if family_only && v4 => " (IPv6 works)",
+        (false, _) if family_only => " (IPv4 works)",
         (false, _) => "",
     };
     format!("{who} cannot reach {what}{over}. {}", story(worst, cause))
@@ -99,6 +107,9 @@ fn story(worst: &Outcome<'_>, cause: Option<Code>) -> String {
         }
         (Ended::Dropped | Ended::Lost, Some(Code::RpFilterStrict)) => {
             format!("Strict reverse path filtering drops the {}{at}.", half(worst))
+        }
+        (Ended::Dropped, Some(Code::ReplyDropped)) if cilium_reason(worst) == Some(TTL_EXCEEDED) => {
+            format!("The answer is dropped{at}: its TTL is used up (Cilium reason {TTL_EXCEEDED}).")
         }
         (Ended::Dropped, _) => {
             let reason = worst.drop_reason().unwrap_or("unknown");
@@ -123,6 +134,10 @@ fn story(worst: &Outcome<'_>, cause: Option<Code>) -> String {
         (Ended::Malformed, _) => "What comes back is not a DNS message.".into(),
         (Ended::Answered | Ended::Unknown, _) => String::new(),
     }
+}
+
+fn cilium_reason(outcome: &Outcome<'_>) -> Option<u8> {
+    Some(outcome.drop()?.cilium_reason.as_ref()?.code)
 }
 
 fn leak_story(worst: &Outcome<'_>, cause: Option<Code>) -> String {

@@ -1,10 +1,11 @@
 //! Whose queries decide.
 
-use super::outcome::Outcome;
+use super::{cause, outcome::Outcome};
 use crate::{
-    checks::Case,
+    checks::{Case, code::Code},
     ended::Ended,
     query::{Query, VantageKind},
+    report::Status,
 };
 
 /// Outcomes of every query to a target, whoever asked.
@@ -40,17 +41,60 @@ pub const fn decides_first(kind: VantageKind) -> bool {
 }
 
 /// The outcomes that decide: CoreDNS's own (with hostNetwork its path is the node's) and those of a vantage the user
-/// named; where there are none, or none that tells anything, those of other pods and of Cilium's health endpoint. The
-/// node's own never decide.
+/// named; where there are none, those of other pods and of Cilium's health endpoint. The node's own never decide.
+///
+/// Where CoreDNS was asked from and nothing can be told, that others fail counts; that they get through does not: a
+/// network policy may be for CoreDNS alone.
 #[must_use]
 pub fn decisive<'a>(case: &Case<'a>) -> Vec<Outcome<'a>> {
-    let first = of(case, |query| decides_first(query.vantage_kind));
-    if first.iter().any(|outcome| outcome.ended != Ended::Unknown) {
-        return first;
+    let first = askable(of(case, |query| decides_first(query.vantage_kind)));
+    let second = || askable(others(case));
+    let told = |outcomes: &[Outcome<'_>]| outcomes.iter().any(|outcome| outcome.ended != Ended::Unknown);
+    let outcomes = if first.is_empty() {
+        second()
+    } else if told(&first) {
+        first
+    } else {
+        let second = second();
+        let fails = second.iter().any(|outcome| outcome.status() == Status::Fail);
+        let sent = first.iter().any(|outcome| was_sent(outcome.query));
+        if fails || (!sent && told(&second)) { second } else { first }
+    };
+    without_slow_names(outcomes)
+}
+
+/// Other pods and the health endpoint. A network policy for some pod says nothing of the way of others, where those tell.
+fn others<'a>(case: &Case<'a>) -> Vec<Outcome<'a>> {
+    let mut all = of(case, |query| matches!(query.vantage_kind, VantageKind::Pod | VantageKind::Health));
+    let health = |outcome: &Outcome<'_>| outcome.query.vantage_kind == VantageKind::Health;
+    if all.iter().any(|outcome| health(outcome) && outcome.ended != Ended::Unknown) {
+        all.retain(|outcome| health(outcome) || cause::root(case, outcome) != Some(Code::PolicyDrop));
     }
-    let second = of(case, |query| matches!(query.vantage_kind, VantageKind::Pod | VantageKind::Health));
-    let told = second.iter().any(|outcome| outcome.ended != Ended::Unknown);
-    if told || first.is_empty() { second } else { first }
+    all
+}
+
+/// Leaves out the addresses to which nobody here could send anything (pods without IPv6), if to others they could.
+fn askable(mut outcomes: Vec<Outcome<'_>>) -> Vec<Outcome<'_>> {
+    let sent: Vec<_> = outcomes.iter().filter(|o| was_sent(o.query)).map(|o| o.query.address).collect();
+    if !sent.is_empty() {
+        outcomes.retain(|outcome| sent.contains(&outcome.query.address));
+    }
+    outcomes
+}
+
+/// A packet left the asking socket, as far as is known.
+#[must_use]
+pub fn was_sent(query: &Query) -> bool {
+    query.source.is_some() || query.id != 0
+}
+
+/// Leaves out what the server was silent about, where it answered another question of the same vantage: its upstreams are
+/// slow for a name, and the way there is fine.
+fn without_slow_names(mut outcomes: Vec<Outcome<'_>>) -> Vec<Outcome<'_>> {
+    let way = |query: &Query| (query.vantage.clone(), query.address, query.transport);
+    let answered: Vec<_> = outcomes.iter().filter(|o| o.ended == Ended::Answered).map(|o| way(o.query)).collect();
+    outcomes.retain(|outcome| outcome.ended != Ended::Unanswered || !answered.contains(&way(outcome.query)));
+    outcomes
 }
 
 /// This outcome is one of those that decide.

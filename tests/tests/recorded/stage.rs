@@ -19,7 +19,7 @@ use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use tempfile::TempDir;
 
 use crate::{
@@ -150,8 +150,17 @@ fn bpffs(dir: &TempDir, recording: &Path, layout: fn(&str, &mut Info)) -> PathBu
     root
 }
 
+/// The names of the recorded node's devices.
+pub(crate) fn devices(recording: &Path) -> Vec<String> {
+    let devices: Vec<Device> = ip(recording, "addr.json");
+    devices.into_iter().map(|device| device.ifname).collect()
+}
+
+fn ip<T: DeserializeOwned>(recording: &Path, name: &str) -> T {
+    serde_json::from_str(&fs::read_to_string(recording.join("ip").join(name)).unwrap()).unwrap()
+}
+
 fn network(recording: &Path) -> Netns {
-    let read = |name: &str| fs::read_to_string(recording.join("ip").join(name)).unwrap();
     let node = Netns::new().unwrap();
     node.run(|| {
         for which in ["all", "default"] {
@@ -160,7 +169,7 @@ fn network(recording: &Path) -> Netns {
         }
     })
     .unwrap();
-    let devices: Vec<Device> = serde_json::from_str(&read("addr.json")).unwrap();
+    let devices: Vec<Device> = ip(recording, "addr.json");
     for (number, Device { ifname, flags, addr_info }) in devices.into_iter().enumerate() {
         if ifname != "lo" {
             run(&node, &format!("ip link add {ifname} type veth peer name other{number}"));
@@ -174,7 +183,7 @@ fn network(recording: &Path) -> Netns {
             run(&node, &format!("ip addr add {local}/{prefixlen} dev {ifname} scope {scope}"));
         }
     }
-    let routes: Vec<Route> = serde_json::from_str(&read("route.json")).unwrap();
+    let routes: Vec<Route> = ip(recording, "route.json");
     for route in routes.iter().filter(|route| route.dst == "default") {
         let (gateway, dev) = (route.gateway.unwrap(), route.dev.as_deref().unwrap());
         run(&node, &format!("ip route add default via {gateway} dev {dev}"));

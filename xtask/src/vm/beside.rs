@@ -18,6 +18,8 @@ pub(super) struct Lab {
     cause: Option<&'static str>,
     /// A finding that must be there besides.
     finding: Option<&'static str>,
+    /// Where on the pods' devices the facts must name Cilium's program.
+    hook: Option<&'static str>,
 }
 
 const LEAKS: Lab = Lab {
@@ -27,6 +29,7 @@ const LEAKS: Lab = Lab {
     ended: "leaked",
     cause: Some("HDP201"),
     finding: None,
+    hook: None,
 };
 
 const HEALTHY: Lab = Lab {
@@ -36,6 +39,7 @@ const HEALTHY: Lab = Lab {
     ended: "answered",
     cause: None,
     finding: None,
+    hook: None,
 };
 
 /// Cilium's programs inside of netkit devices: what they redirect never comes to the host side's tcx.
@@ -47,6 +51,7 @@ const NETKIT: [Lab; 3] = [
         ended: "leaked",
         cause: Some("HDP201"),
         finding: Some("HDP212"),
+        hook: Some("netkit peer"),
     },
     Lab {
         name: "netkit-drop",
@@ -55,6 +60,7 @@ const NETKIT: [Lab; 3] = [
         ended: "dropped",
         cause: Some("HDP202"),
         finding: Some("HDP212"),
+        hook: Some("netkit peer"),
     },
     Lab {
         name: "netkit-healthy",
@@ -63,6 +69,7 @@ const NETKIT: [Lab; 3] = [
         ended: "answered",
         cause: None,
         finding: Some("HDP212"),
+        hook: Some("netkit peer"),
     },
 ];
 
@@ -104,6 +111,11 @@ impl Lab {
         {
             return Some(format!("without {code}"));
         }
+        if let Some(hook) = self.hook
+            && !is_named(&report["facts"]["cilium"]["programs"], hook)
+        {
+            return Some(format!("without Cilium's program at {hook}"));
+        }
         let (traces, queries) = (list("traces"), list("queries"));
         if traces.len() > queries.len() {
             return Some(format!(
@@ -115,6 +127,13 @@ impl Lab {
         let leaks = traces.iter().filter(|trace| trace["ended"] == "leaked").count();
         (self.status == "pass" && leaks > 0).then(|| format!("{leaks} leaks, which are another lab's"))
     }
+}
+
+/// `cil_from_container`, as much of its name as the kernel keeps.
+fn is_named(programs: &Value, hook: &str) -> bool {
+    let is_a_pods = |one: &Value| word(&one["interface"]).starts_with("lxc");
+    let mut found = programs["known"].as_array().into_iter().flatten();
+    found.any(|one| one["hook"] == hook && one["name"] == "cil_from_contai" && is_a_pods(one))
 }
 
 fn word(value: &Value) -> &str {
@@ -150,7 +169,16 @@ mod tests {
     #[test]
     fn netkit_must_be_said() {
         let [leak, ..] = NETKIT;
-        assert_eq!(leak.judge(&report("fail", "leaked", &["leaked"], &["HDP212"])).grade, Grade::Right);
-        assert_eq!(leak.judge(&report("fail", "leaked", &["leaked"], &[])).grade, Grade::Wrong);
+        let with = |findings: &[&str], hook: &str, interface: &str| {
+            let mut report = report("fail", "leaked", &["leaked"], findings);
+            let program = json!({"interface": interface, "hook": hook, "name": "cil_from_contai", "id": 7});
+            report["facts"] = json!({"cilium": {"programs": {"known": [program], "source": "bpf"}}});
+            leak.judge(&report).grade
+        };
+        assert_eq!(with(&["HDP212"], "netkit peer", "lxc1"), Grade::Right);
+        assert_eq!(with(&[], "netkit peer", "lxc1"), Grade::Wrong);
+        assert_eq!(with(&["HDP212"], "tcx ingress", "lxc1"), Grade::Wrong);
+        assert_eq!(with(&["HDP212"], "netkit peer", "eth0"), Grade::Wrong);
+        assert_eq!(leak.judge(&report("fail", "leaked", &["leaked"], &["HDP212"])).grade, Grade::Wrong);
     }
 }

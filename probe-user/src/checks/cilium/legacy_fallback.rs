@@ -16,8 +16,8 @@ delivers to the node's own addresses whatever Cilium knows of them. It works tod
 turn on bpf.masquerade or kube-proxy replacement, or turn off IPsec, and HDP201 or HDP202 is what
 you get.
 
-By hand: `kubectl -n kube-system logs ds/cilium | grep 'Falling back to legacy'`;
-`cilium-dbg status | grep Routing` says `Host: Legacy`.
+By hand: `kubectl -n kube-system logs POD | grep 'Falling back to legacy'`, of this node's agent;
+`cilium-dbg status | grep Routing` there says `Host: Legacy`.
 
 Fix: nothing is broken. To make it deliberate set bpf.hostLegacyRouting: true, or make the address
 known to Cilium (HDP102) before you turn BPF host routing on.

@@ -29,16 +29,24 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         let Some(&count) = fact.get().filter(|count| **count > 0) else {
             continue;
         };
+        let pods = vantage::pods(case);
+        let told = pods.iter().any(|o| o.query.address.ip() == *address && o.ended != Ended::Unknown);
         let leaks = vantage::all(case).iter().any(|o| o.query.address.ip() == *address && o.ended == Ended::Leaked);
+        let (before, s) = if count == 1 { ("1 entry".to_owned(), "s") } else { (format!("{count} entries"), "") };
         let (severity, title) = if leaks {
             (
                 Severity::Info,
-                format!("{count} entries of Cilium's NAT table point to {address}: leaks from before or now."),
+                // The table was read before the first question; what another check leaked is in it all the same.
+                format!(
+                    "{before} of Cilium's NAT table point{s} to {address}: queries left the node before this check, too."
+                ),
             )
         } else {
-            (Severity::Warn, format!("Queries to {address} left the node not long ago, though none did now."))
+            // Where nothing was measured, nothing is said of now.
+            let now = if told { ", though none did now" } else { "" };
+            (Severity::Warn, format!("Queries to {address} left the node not long ago{now}."))
         };
-        let line = format!("{count} entries towards {address} ({})", fact.source());
+        let line = format!("{before} towards {address} ({})", fact.source());
         findings.push(Finding::new(Code::SnatEntry, severity, title).evidence(line));
     }
     findings
@@ -58,9 +66,18 @@ mod tests {
     #[test]
     fn before_and_after_the_repair() {
         assert_eq!(scene(0).coredns(Fate::Answered).finding("HDP209"), None);
-        assert_eq!(scene(3).coredns(Fate::Answered).finding("HDP209").unwrap().severity, Severity::Warn);
+        let repaired = scene(3).coredns(Fate::Answered).finding("HDP209").unwrap();
+        assert_eq!(repaired.severity, Severity::Warn);
+        assert!(repaired.title.contains("none did now"), "{}", repaired.title);
+        for unmeasured in [scene(3), scene(3).facts(hide).coredns(Fate::Silent)] {
+            let title = unmeasured.finding("HDP209").unwrap().title;
+            assert!(!title.contains("none did now"), "{title}");
+        }
         let finding = scene(212).facts(hide).coredns(Fate::Leaked).finding("HDP209").unwrap();
         assert_eq!(finding.severity, Severity::Info);
         assert!(finding.evidence[0].starts_with("212 entries towards 169.254.116.108"));
+        assert!(finding.title.starts_with("212 entries of Cilium's NAT table point to 169.254.116.108: queries left"));
+        let one = scene(1).facts(hide).coredns(Fate::Leaked).finding("HDP209").unwrap();
+        assert!(one.title.starts_with("1 entry of Cilium's NAT table points to"), "{}", one.title);
     }
 }

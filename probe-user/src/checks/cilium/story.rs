@@ -4,9 +4,8 @@ use std::net::IpAddr;
 
 use crate::{
     checks::Case,
-    facts::{Facts, HostRouting, Masquerade, RoutingMode, scope_name},
+    facts::{Fact, Facts, HostRouting, Masquerade, RoutingMode, scope_name},
     predict::{cilium, node},
-    trace::cilium_reasons,
 };
 
 /// What became of the packets, for the part of the story after Cilium's route lookup.
@@ -20,8 +19,10 @@ pub(super) enum End {
 pub(super) fn unknown_address(case: &Case<'_>, address: IpAddr, end: End) -> String {
     let facts = case.facts;
     let mut sentences = vec![ignorance(facts, address)];
+    sentences.extend(regression(facts));
     sentences.extend(way(facts, end));
-    sentences.extend(counted(facts, end));
+    sentences.extend(exempt(facts, address, end));
+    sentences.extend(counted(case, end));
     sentences.join(" ")
 }
 
@@ -33,6 +34,20 @@ fn ignorance(facts: &Facts, address: IpAddr) -> String {
         _ => String::new(),
     };
     format!("{cilium} {routes}does not know {address} as its own: {}.", reason(facts, address))
+}
+
+/// Who upgraded wants to read it here.
+fn regression(facts: &Facts) -> Option<String> {
+    let tunnel = facts.cilium.routing_mode.get() == Some(&RoutingMode::Tunnel);
+    (tunnel && !cilium::version(facts)?.tunnel_passes_to_stack())
+        .then(|| "Up to 1.16.4 tunnel mode passed such packets to the node.".to_owned())
+}
+
+/// Who has set up ip-masq-agent for this address thinks that it is taken care of.
+fn exempt(facts: &Facts, address: IpAddr, end: End) -> Option<String> {
+    let exempt = facts.cilium.not_masqueraded.get(&address).and_then(Fact::get) == Some(&true);
+    (exempt && end == End::Leaked)
+        .then(|| "ip-masq-agent keeps it from being masqueraded; that does not bring it back.".to_owned())
 }
 
 fn settings(facts: &Facts) -> String {
@@ -91,16 +106,18 @@ fn way(facts: &Facts, end: End) -> Option<String> {
 }
 
 /// What Cilium's own counters say of it: they were read before and after the queries.
-fn counted(facts: &Facts, end: End) -> Option<String> {
-    let (before, after) = (facts.cilium.drops_before.get()?, facts.cilium.drops_after.get()?);
-    let risen = cilium_reasons::risen(before, after);
+fn counted(case: &Case<'_>, end: End) -> Option<String> {
     match end {
-        End::Leaked if before == after => {
-            Some("Cilium counts no drop for it, which is why `cilium monitor -t drop` shows nothing.".to_owned())
+        End::Leaked => {
+            let (before, after) = (case.facts.cilium.drops_before.get()?, case.facts.cilium.drops_after.get()?);
+            (before == after).then(|| {
+                "Cilium counts no drop for it, which is why `cilium monitor -t drop` shows nothing.".to_owned()
+            })
         }
-        End::Leaked => None,
-        End::Dropped => risen
-            .map(|reason| format!("Cilium counts it under reason {}, as `cilium monitor -t drop` shows.", reason.code)),
+        End::Dropped => {
+            let reason = case.traces.iter().find_map(|trace| trace.drop.as_ref()?.cilium_reason.as_ref())?;
+            Some(format!("Cilium counts it under reason {}, as `cilium monitor -t drop` shows.", reason.code))
+        }
     }
 }
 
@@ -108,7 +125,8 @@ fn counted(facts: &Facts, end: End) -> Option<String> {
 mod tests {
     use super::*;
     use crate::{
-        checks::testing::{HOST_DNS, Scene, hide, known},
+        checks::testing::{Fate, HOST_DNS, Scene, hide, known},
+        ended::Direction,
         facts::DropCount,
     };
 
@@ -126,12 +144,23 @@ mod tests {
     }
 
     #[test]
+    fn what_changed_with_the_release_and_what_does_not_help() {
+        let scene = Scene::new().facts(|facts| {
+            hide(facts);
+            facts.cilium.version = known("1.16.5".into());
+            facts.cilium.routing_mode = known(RoutingMode::Tunnel);
+            facts.cilium.not_masqueraded.insert(HOST_DNS, known(true));
+        });
+        insta::assert_snapshot!(unknown_address(&scene.case(), HOST_DNS, End::Leaked));
+    }
+
+    #[test]
     fn a_drop_between_two_devices() {
         let scene = Scene::new().facts(|facts| {
             hide(facts);
             facts.cilium.devices = known(vec!["eth0".into(), "eth1".into()]);
-            (facts.cilium.drops_before, facts.cilium.drops_after) = (known(counts(3)), known(counts(5)));
         });
+        let scene = scene.coredns(Fate::Dropped("TC_INGRESS", Direction::Request, Some(169)));
         insta::assert_snapshot!(unknown_address(&scene.case(), HOST_DNS, End::Dropped));
     }
 

@@ -13,9 +13,10 @@ const EXPLAIN: &str = r#"Cilium does not know the address as the node's and send
 With BPF host routing Cilium decides at the pod's device where a packet goes. An address that is
 not in its map of endpoints (cilium_lxc, flag host) is "world". On a node with exactly one external
 device it skips the route lookup (ENABLE_SKIP_FIB) and redirects the packet straight out of that
-device, where it is masqueraded to the node's address and leaks onto the physical network. Nobody
-answers there. No drop is counted anywhere: `cilium monitor -t drop` stays silent, and dig only
-says "timed out". The node's own queries work all the time, since they do not pass that way.
+device, where it is masqueraded to the node's address (not with ip-masq-agent, HDP208) and leaks
+onto the physical network. Usually nobody answers there. No drop is counted anywhere: `cilium
+monitor -t drop` stays silent, and dig only says "timed out". The node's own queries work all the
+time, since they do not pass that way.
 
 Why Cilium does not know it: Talos puts the address on lo with scope host (254), Cilium looks at
 scopes up to 252 (HDP102); or it is on a device that this release does not learn from (HDP105,
@@ -30,8 +31,9 @@ By hand: `cilium-dbg status | grep Routing` says `Host: BPF`;
 `cilium-dbg bpf nat list | grep 169.254.116.108` keeps their trace.
 
 Fix, one of these: give lo the address with scope global, so that Cilium learns it (works live);
-bpf.hostLegacyRouting: true; local-max-addr-scope: "254"; or forwardKubeDNSToHost: false on Talos
-and a restart of CoreDNS. Excluding 169.254.0.0/16 from masquerading does not help (HDP208).
+bpf.hostLegacyRouting: true; local-max-addr-scope: "254"; Cilium 1.17 or later for an address that
+is on another device than lo (HDP105); or forwardKubeDNSToHost: false on Talos and a restart of
+CoreDNS. Excluding 169.254.0.0/16 from masquerading does not help (HDP208).
 
 Versions: native routing: every release from 1.15 to 1.19.0-pre.0. Tunnel mode: since 1.16.5.
 Releases after 1.19.0-pre.0 were not measured; those without the shortcut should not leak.

@@ -43,21 +43,22 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
             format!("Cilium {version} leaves out lo; 1.15.8, 1.16.1 and later do not")
         };
         let title = format!("{address} has a scope that Cilium looks at, but this Cilium does not take it from lo.");
-        findings.push(
-            Finding::new(Code::WorkaroundIgnored, Severity::Warn, title)
-                .evidences(held.into_iter().map(node::describe))
-                .evidence(reason)
-                .remedies([remedy::legacy_routing(case)]),
-        );
+        let harmless = case.is_delivered_anyway(address);
+        let severity = if harmless { Severity::Info } else { Severity::Warn };
+        let finding = Finding::new(Code::WorkaroundIgnored, severity, title)
+            .evidences(held.into_iter().map(node::describe))
+            .evidence(reason);
+        findings.push(if harmless { finding } else { finding.remedies(remedy::unknown_address(case, address)) });
     }
     findings
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::{
         checks::testing::{HOST_DNS, Scene, known},
-        facts::Facts,
+        facts::{Facts, HostRouting},
     };
 
     fn at(version: &'static str) -> impl FnOnce(&mut Facts) {
@@ -74,5 +75,8 @@ mod tests {
         let excluded = Scene::new().facts(at("1.18.1"));
         let excluded = excluded.facts(|f| f.cilium.exclude_local_addresses = known(vec![HOST_DNS.to_string()]));
         assert!(excluded.finding("HDP206").unwrap().evidence[1].contains("exclude-local-address"));
+        let legacy = Scene::new().facts(at("1.16.0")).facts(|f| f.cilium.host_routing = known(HostRouting::Legacy));
+        let finding = legacy.finding("HDP206").unwrap();
+        assert_eq!((finding.severity, finding.remedies.len()), (Severity::Info, 0), "it works all the same");
     }
 }

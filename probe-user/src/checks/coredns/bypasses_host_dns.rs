@@ -1,7 +1,7 @@
 //! HDP302 coredns-bypasses-host-dns: CoreDNS asks somebody else.
 
 use crate::{
-    checks::{Case, Check, Finding, Remedy, Severity, code::Code},
+    checks::{Case, Check, Finding, Remedy, Severity, code::Code, remedy},
     verdict,
 };
 
@@ -30,13 +30,17 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     let Some(asked) = verdict::bypassed(case) else {
         return Vec::new();
     };
-    let title = format!("CoreDNS here does not forward to the address but to {}.", asked.join(", "));
+    let targets: Vec<String> = case.targets.sockets().map(|target| target.to_string()).collect();
+    let title = format!("CoreDNS here does not forward to {} but to {}.", targets.join(" or "), asked.join(", "));
     let files = case.facts.coredns.get().map_or(&[][..], Vec::as_slice);
     let restart = Remedy::new("If host DNS is meant to be used: restart CoreDNS, so that it reads its upstreams anew.")
         .step("kubectl -n kube-system rollout restart deploy/coredns")
         .step("kubectl -n kube-system get configmap coredns -o yaml   (forward .)");
+    // Of another node-local DNS it is nothing special: pods ask that one themselves.
+    let severity =
+        if case.targets.addresses.iter().any(|a| remedy::is_talos(*a)) { Severity::Warn } else { Severity::Info };
     vec![
-        Finding::new(Code::CorednsBypasses, Severity::Warn, title)
+        Finding::new(Code::CorednsBypasses, severity, title)
             .evidences(files.iter().map(|f| format!("{}: {} forwards to {}", f.pod, f.path, f.forwards_to.join(", "))))
             .remedies([restart]),
     ]
@@ -57,7 +61,9 @@ mod tests {
     #[test]
     fn every_upstream_must_be_another() {
         for bypass in [&["1.1.1.1"][..], &["8.8.8.8:53", "tls://9.9.9.9"], &["169.254.116.108:5353"]] {
-            assert!(forwards(bypass).finding("HDP302").is_some(), "{bypass:?}");
+            let title = forwards(bypass).finding("HDP302").expect("it bypasses").title;
+            // The same address on another port is told apart.
+            assert!(title.starts_with("CoreDNS here does not forward to 169.254.116.108:53 but to "), "{title}");
         }
         for uses in [&["169.254.116.108"][..], &["1.1.1.1", "dns://169.254.116.108:53"], &["/etc/resolv.conf"], &[]] {
             assert_eq!(forwards(uses).finding("HDP302"), None, "{uses:?}");

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     checks::{Case, Check, Finding, Severity, code::Code},
     ended::Ended,
+    query::UNCACHED_QNAME,
     verdict::vantage,
 };
 
@@ -32,7 +33,8 @@ type Answer<'a> = (String, Vec<&'a str>);
 
 fn run(case: &Case<'_>) -> Vec<Finding> {
     let mut answers: BTreeMap<Question<'_>, BTreeMap<Answer<'_>, Vec<&str>>> = BTreeMap::new();
-    for query in vantage::all(case).iter().map(|outcome| outcome.query) {
+    let same = |name: &str| !name.eq_ignore_ascii_case(UNCACHED_QNAME);
+    for query in vantage::all(case).iter().map(|outcome| outcome.query).filter(|query| same(&query.qname)) {
         // A truncated answer is a part of the whole one.
         let Some(rcode) = query.rcode.as_ref().filter(|_| !query.truncated && query.ended == Ended::Answered) else {
             continue;

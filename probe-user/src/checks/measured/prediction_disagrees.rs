@@ -43,7 +43,7 @@ fn disagreement(case: &Case<'_>, outcomes: &[Outcome<'_>], prediction: &Predicti
     Some(
         Finding::new(Code::PredictionDisagrees, severity, title)
             .evidence(worst.evidence())
-            .evidences(prediction.because.iter().map(|line| format!("predicted because {line}"))),
+            .evidences(prediction.because.iter().map(|line| format!("predicted: {line}"))),
     )
 }
 

@@ -1,6 +1,9 @@
 //! HDP404 reply-dropped: the server's answer was freed on its way back.
 
-use crate::checks::{Case, Check, Finding, Remedy, code::Code, symptom};
+use crate::{
+    checks::{Case, Check, Finding, Remedy, code::Code, remedy, symptom},
+    verdict::outcome::Outcome,
+};
 
 pub(in crate::checks) const CHECK: Check = Check { code: Code::ReplyDropped, explain: EXPLAIN, run };
 
@@ -34,11 +37,33 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     } else {
         "The server's answer is dropped on its way back."
     };
+    let Some(first) = hit.first() else {
+        return Vec::new();
+    };
+    let address = first.query.address.ip();
     let hop = ttl.then(|| {
-        Remedy::new("Take the extra hop between the node's server and the pod away.")
-            .step("Talos' host DNS answers with IP TTL 2: one hop (Cilium's delivery to the pod) is all there may be")
+        Remedy::new("Take the extra hop between the node's server and the pod away (a proxy, a second namespace).")
+            .step(format!("from the node: tcpdump -vni any src host {address}   (ttl: what every hop leaves of it)"))
     });
-    symptom::finding(case, Code::ReplyDropped, &hit, title).map(|finding| finding.remedies(hop)).into_iter().collect()
+    symptom::finding(case, Code::ReplyDropped, &hit, title)
+        .map(|finding| finding.story(story(first, ttl)).remedies(hop))
+        .into_iter()
+        .collect()
+}
+
+fn story(outcome: &Outcome<'_>, ttl: bool) -> String {
+    let at = outcome.drop().map_or("an unknown place", |drop| drop.r#where.as_str());
+    let mut story = format!("The query reached the server, and its answer was dropped at {at}: the request is fine.");
+    if ttl {
+        story.push_str(" Its IP TTL was used up.");
+        if remedy::is_talos(outcome.query.address.ip()) {
+            story.push_str(
+                " Talos' host DNS sends answers with TTL 2: that is enough for Cilium's delivery to a pod and for no \
+                 hop more.",
+            );
+        }
+    }
+    story
 }
 
 #[cfg(test)]
@@ -53,5 +78,8 @@ mod tests {
         let scene = |code| Scene::new().coredns(Fate::Dropped("TC_EGRESS", Direction::Reply, code));
         assert!(scene(Some(196)).finding("HDP404").unwrap().title.contains("TTL"));
         assert!(!scene(None).finding("HDP404").unwrap().title.contains("TTL"));
+        assert!(scene(Some(196)).finding("HDP404").unwrap().story.unwrap().contains("TTL 2"));
+        let story = scene(None).finding("HDP404").unwrap().story.unwrap();
+        assert!(story.contains("dropped at lxc1 on the node") && !story.contains("TTL"), "{story}");
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     checks::{Case, Check, Finding, Remedy, Severity, code::Code},
     ended::Ended,
+    query::VantageKind,
     verdict::{outcome::Outcome, vantage},
 };
 
@@ -53,7 +54,14 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     let look = Remedy::new("See which upstream of the node's server is slow.")
         .step("talosctl -n NODE get dnsupstreams   (Talos)")
         .step("from the node: dig @UPSTREAM example.com, for every upstream");
-    let title = "Answers come, but take longer than a second.";
+    // The node's own query passes no device of a pod and nothing of Cilium.
+    let of_the_node = format!("{}: ", VantageKind::Node.as_str());
+    let title = if lines.iter().any(|line| line.starts_with(&of_the_node)) {
+        "Answers come, but take longer than a second, for the node itself too: not the way from the pods is slow, but the \
+         server or its upstreams."
+    } else {
+        "Answers come, but take longer than a second."
+    };
     vec![Finding::new(Code::Slow, Severity::Warn, title).evidences(lines).remedies([look])]
 }
 
@@ -67,5 +75,13 @@ mod tests {
         assert_eq!(Scene::new().coredns(Fate::Slow(SLOW_US)).finding("HDP410"), None);
         let finding = Scene::new().coredns(Fate::Slow(2_500_000)).finding("HDP410").unwrap();
         assert_eq!(finding.evidence, ["coredns-1: p50 2500 ms of 2 answers"]);
+        assert!(!finding.title.contains("the node itself"), "{}", finding.title);
+    }
+
+    #[test]
+    fn a_node_that_waits_as_long_acquits_the_way() {
+        use crate::facts::Transport::Udp;
+        let scene = Scene::new().coredns(Fate::Slow(2_500_000)).asks(VantageKind::Node, Udp, Fate::Slow(2_500_000));
+        assert!(scene.finding("HDP410").unwrap().title.contains("not the way from the pods"));
     }
 }

@@ -46,13 +46,19 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
                 Remedy::new("See that node-local DNS runs on this node; it brings the address.")
                     .step("kubectl -n kube-system get pods -o wide | grep -i dns")
             };
-            let restart =
-                Remedy::new("Or, if nobody is meant to serve it: restart CoreDNS, so that it stops asking it.")
-                    .step("kubectl -n kube-system rollout restart deploy/coredns");
+            let mut story = format!(
+                "{address} is on no interface of this node, so the node sends queries to it outside like any others. \
+                 Cilium is not the cause."
+            );
+            if let Some(runs) = symptom::resolver_runs(case).filter(|_| remedy::is_talos(address)) {
+                story.push(' ');
+                story.push_str(&runs);
+            }
             Finding::new(Code::AddressAbsent, symptom::severity(case, &hit), title)
+                .story(story)
                 .evidence(format!("not among the node's addresses ({source})"))
                 .evidences(symptom::evidence(&hit))
-                .remedies([serve, restart])
+                .remedies([serve, remedy::stop_asking()])
         })
         .collect()
 }
@@ -70,6 +76,16 @@ mod tests {
         assert_eq!(absent().coredns(Fate::Leaked).finding("HDP101").unwrap().severity, Severity::Fail);
         assert_eq!(absent().finding("HDP101").unwrap().severity, Severity::Warn);
         assert_eq!(Scene::new().coredns(Fate::Leaked).finding("HDP101"), None);
+    }
+
+    #[test]
+    fn a_resolver_that_runs_is_told_where_it_was_asked() {
+        use crate::{facts::Transport::Udp, query::VantageKind::NodeLoopback};
+        let absent = || Scene::new().facts(|f| f.network.addresses = known(vec![])).coredns(Fate::Leaked);
+        let at = "127.0.0.53:53".parse().unwrap();
+        let story = |scene: Scene| scene.finding("HDP101").unwrap().story.unwrap();
+        assert!(story(absent().asks_at(NodeLoopback, at, Udp, Fate::Answered)).contains("at 127.0.0.53 answers"));
+        assert!(!story(absent().asks_at(NodeLoopback, at, Udp, Fate::Silent)).contains("127.0.0.53"));
     }
 
     #[test]

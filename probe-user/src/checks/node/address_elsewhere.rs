@@ -2,6 +2,7 @@
 
 use crate::{
     checks::{Case, Check, Finding, Severity, code::Code, remedy},
+    facts::InterfaceAddress,
     predict::{cilium, node},
 };
 
@@ -29,18 +30,22 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for &address in &case.targets.addresses {
         let held = node::holders(facts, address).unwrap_or_default();
-        if held.is_empty() || held.iter().any(|at| at.interface == "lo") {
+        // On lo as well, but hidden there by its scope: then the other device matters all the same.
+        let visible = |at: &&InterfaceAddress| at.interface == "lo" && at.scope <= cilium::scope_max(facts);
+        let elsewhere = held.iter().any(|at| at.interface != "lo");
+        if !elsewhere || held.iter().any(visible) {
             continue;
         }
         let ignored = cilium::is_here(facts) == Some(true)
             && cilium::version(facts)
-                .is_some_and(|version| held.iter().all(|at| !cilium::learns(facts, &version, &at.interface)));
-        let hurts = ignored && !remedy::is_legacy(case);
-        let on = held.iter().map(|at| at.interface.as_str()).collect::<Vec<_>>().join(", ");
+                .is_some_and(|version| others(&held).all(|at| !cilium::learns(facts, &version, &at.interface)));
+        let hurts = ignored && !case.is_delivered_anyway(address);
+        let on = others(&held).map(|at| at.interface.as_str()).collect::<Vec<_>>().join(", ");
+        let not_on_lo = if held.iter().any(|at| at.interface == "lo") { "" } else { ", not on lo" };
         let title = if ignored {
-            format!("{address} is on {on}, not on lo: this Cilium does not learn addresses from there.")
+            format!("{address} is on {on}{not_on_lo}: this Cilium does not learn addresses from there.")
         } else {
-            format!("{address} is on {on}, not on lo.")
+            format!("{address} is on {on}{not_on_lo}.")
         };
         let severity = if hurts { Severity::Warn } else { Severity::Info };
         let finding =
@@ -50,10 +55,26 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     findings
 }
 
+fn others<'a>(held: &[&'a InterfaceAddress]) -> impl Iterator<Item = &'a InterfaceAddress> {
+    held.iter().copied().filter(|at| at.interface != "lo")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::checks::testing::{HOST_DNS, Scene, address, known};
+
+    #[test]
+    fn a_dummy_beside_a_hidden_address_on_lo() {
+        let both = |scope| {
+            Scene::new().facts(|f| {
+                f.network.addresses = known(vec![address("lo", HOST_DNS, scope), address("nodelocaldns", HOST_DNS, 0)]);
+                f.cilium.version = known("1.16.5".into());
+            })
+        };
+        assert!(both(254).finding("HDP105").unwrap().title.contains("is on nodelocaldns: this Cilium"));
+        assert_eq!(both(0).finding("HDP105"), None, "Cilium takes it from lo");
+    }
 
     #[test]
     fn depends_on_the_release() {

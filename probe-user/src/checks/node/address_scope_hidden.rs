@@ -2,6 +2,7 @@
 
 use crate::{
     checks::{Case, Check, Finding, Severity, code::Code, remedy},
+    facts::{Facts, RoutingMode},
     predict::{cilium, node},
 };
 
@@ -11,8 +12,10 @@ const EXPLAIN: &str = r#"The address has a scope that Cilium does not look at, s
 
 Cilium learns the node's addresses up to local-max-addr-scope, 252 by default. Talos puts the host
 DNS address on lo with scope host, which is 254. To Cilium the address is then "world". With BPF
-host routing that is fatal for pods (HDP201, HDP202); with legacy host routing it does no harm.
-That is the secret of the well-known workaround: not that the address is there, but its scope.
+host routing that is fatal for pods (HDP201, HDP202), but in tunnel mode up to 1.16.4, and from
+1.18.2 on where there are several external devices or endpoint routes; with legacy host routing it
+does no harm. That is the secret of the well-known workaround: not that the address is there, but
+its scope.
 
 By hand: `ip addr show lo` says `scope host`;
 `kubectl -n kube-system get configmap cilium-config -o yaml | grep local-max-addr-scope`;
@@ -32,7 +35,6 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         return Vec::new();
     }
     let max = cilium::scope_max(facts);
-    let legacy = remedy::is_legacy(case);
     let mut findings = Vec::new();
     for &address in &case.targets.addresses {
         let held = node::holders(facts, address).unwrap_or_default();
@@ -40,12 +42,13 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         if known || held.is_empty() || held.iter().any(|at| at.scope <= max) {
             continue;
         }
-        let title = if legacy {
-            format!("Cilium does not know {address}: its scope hides it. Legacy host routing makes that harmless.")
-        } else {
-            format!("Cilium does not know {address}: its scope hides it.")
+        let harmless = case.is_delivered_anyway(address);
+        let why = match remedy::is_legacy(case) {
+            true => " Legacy host routing makes that harmless.".to_owned(),
+            false => luck(facts).map(|luck| format!(" {luck}")).unwrap_or_default(),
         };
-        let severity = if legacy { Severity::Info } else { Severity::Warn };
+        let title = format!("Cilium does not know {address}: its scope hides it.{why}");
+        let severity = if harmless { Severity::Info } else { Severity::Warn };
         let scopes = held.iter().map(|at| node::describe(at)).collect::<Vec<_>>();
         let mut finding = Finding::new(Code::AddressScopeHidden, severity, title)
             .evidences(scopes)
@@ -53,9 +56,29 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         if let Ok((_, how)) = cilium::knows(facts, address) {
             finding = finding.evidence(how);
         }
-        findings.push(if legacy { finding } else { finding.remedies(remedy::unknown_address(case, address)) });
+        findings.push(if harmless { finding } else { finding.remedies(remedy::unknown_address(case, address)) });
     }
     findings
+}
+
+/// Why pods may reach the address all the same, and what ends that.
+fn luck(facts: &Facts) -> Option<String> {
+    let version = cilium::version(facts)?;
+    if facts.cilium.routing_mode.get() == Some(&RoutingMode::Tunnel) && version.tunnel_passes_to_stack() {
+        return Some(format!(
+            "In tunnel mode Cilium {version} still passes such packets to the node; from 1.16.5 on they leak or are \
+             dropped."
+        ));
+    }
+    let several = !version.is_beyond_measured()
+        && version.passes_local_fib_result()
+        && matches!(cilium::skips_fib(facts), Ok((false, _)));
+    several.then(|| {
+        format!(
+            "With several devices or endpoint routes Cilium {version} passes such packets to the node; with one \
+             external device they leak."
+        )
+    })
 }
 
 #[cfg(test)]
@@ -64,7 +87,32 @@ mod tests {
     use crate::{
         checks::testing::{Scene, hide, known},
         facts::HostRouting,
+        report::{Prediction, Status},
     };
+
+    #[test]
+    fn what_it_works_by_is_said() {
+        let title = |version: &str, tunnel: bool, devices: &[&str]| {
+            let scene = Scene::new().facts(hide).facts(|f| {
+                f.cilium.version = known(version.into());
+                f.cilium.routing_mode = known(if tunnel { RoutingMode::Tunnel } else { RoutingMode::Native });
+                f.cilium.devices = known(devices.iter().map(ToString::to_string).collect());
+            });
+            scene.finding("HDP102").unwrap().title
+        };
+        assert!(title("1.16.4", true, &["eth0"]).contains("from 1.16.5 on they leak or are dropped"));
+        assert!(title("1.19.0-pre.0", false, &["eth0", "eth1"]).contains("with one external device they leak"));
+        for (version, tunnel, devices) in [
+            ("1.16.5", true, &["eth0"][..]),
+            ("1.16.4", false, &["eth0"]),
+            ("1.18.1", false, &["eth0", "eth1"]),
+            ("1.19.0-pre.0", false, &["eth0"]),
+            ("1.20.0", false, &["eth0", "eth1"]),
+        ] {
+            let title = title(version, tunnel, devices);
+            assert!(title.ends_with("its scope hides it."), "{version}: {title}");
+        }
+    }
 
     #[test]
     fn harmless_with_legacy_routing() {
@@ -72,6 +120,14 @@ mod tests {
         let scene = Scene::new().facts(hide);
         assert_eq!(scene.finding("HDP102").unwrap().severity, Severity::Warn);
         let scene = scene.facts(|f| f.cilium.host_routing = known(HostRouting::Legacy));
+        let finding = scene.finding("HDP102").unwrap();
+        assert_eq!((finding.severity, finding.remedies.len()), (Severity::Info, 0));
+    }
+
+    #[test]
+    fn harmless_where_the_release_delivers_all_the_same() {
+        let mut scene = Scene::new().facts(hide).facts(|f| f.cilium.version = known("1.16.4".into()));
+        scene.prediction = Prediction { status: Status::Pass, ..Prediction::default() };
         let finding = scene.finding("HDP102").unwrap();
         assert_eq!((finding.severity, finding.remedies.len()), (Severity::Info, 0));
     }

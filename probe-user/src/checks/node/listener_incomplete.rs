@@ -1,5 +1,7 @@
 //! HDP104 listener-incomplete: one transport or one address has no server.
 
+use std::net::SocketAddr;
+
 use crate::{
     checks::{Case, Check, Finding, Remedy, code::Code, symptom},
     ended::Ended,
@@ -31,7 +33,7 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     for target in case.targets.sockets().filter(|target| !node::is_absent(case.facts, target.ip())) {
         for transport in [Transport::Udp, Transport::Tcp] {
             match node::listens(case.facts, target, transport) {
-                Some(true) => there.push(format!("{target} is listened on over {transport}")),
+                Some(true) => there.push((target, transport)),
                 Some(false) => gone.push((target, transport)),
                 None => {}
             }
@@ -54,16 +56,32 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         (None, None) => return Vec::new(),
     };
     let lines = gone.iter().map(|(target, transport)| format!("nobody listens on {target} over {transport}"));
+    let others = there.iter().map(|(target, transport)| format!("{target} is listened on over {transport}"));
     let look = Remedy::new("Have the server listen over UDP and TCP on every address it is asked at.")
         .step("talosctl -n NODE get dnsresolvecache   (Talos: udp- and tcp- of each address should be running)");
     let title = format!("The server does not listen on {what}.");
-    vec![
-        Finding::new(Code::ListenerIncomplete, symptom::severity(case, &hit), title)
-            .evidences(lines)
-            .evidences(there)
-            .evidences(symptom::evidence(&hit))
-            .remedies([look]),
-    ]
+    let finding = Finding::new(Code::ListenerIncomplete, symptom::severity(case, &hit), title)
+        .evidences(lines)
+        .evidences(others)
+        .evidences(symptom::evidence(&hit))
+        .remedies([look]);
+    vec![Finding { story: story(&there, &gone, case.facts.listeners.source()), ..finding }]
+}
+
+/// What there is beside what is missing; nothing where the sockets are not known.
+fn story(there: &[(SocketAddr, Transport)], gone: &[(SocketAddr, Transport)], source: &str) -> Option<String> {
+    let over = |all: &[(SocketAddr, Transport)]| {
+        let each =
+            all.iter().map(|(target, transport)| format!("{target} over {}", transport.to_string().to_uppercase()));
+        each.collect::<Vec<_>>().join(" and ")
+    };
+    let missing = match (there, gone) {
+        ([], _) | (_, []) => return None,
+        ([(on, _)], [(same, transport)]) if on == same => format!("over {}", transport.to_string().to_uppercase()),
+        _ => format!("on {}", over(gone)),
+    };
+    let there = over(there);
+    Some(format!("The server listens on {there}, but not {missing} ({source}): there the kernel refuses the queries."))
 }
 
 #[cfg(test)]
@@ -83,6 +101,8 @@ mod tests {
             .asks(VantageKind::Coredns, Transport::Tcp, Fate::Refused);
         let finding = scene.finding("HDP104").unwrap();
         assert!(finding.title.contains("169.254.116.108:53 over tcp"), "{}", finding.title);
+        let story = finding.story.unwrap();
+        assert!(story.contains("listens on 169.254.116.108:53 over UDP, but not over TCP"), "{story}");
         assert_eq!(scene.finding("HDP103"), None);
     }
 

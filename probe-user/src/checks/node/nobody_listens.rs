@@ -1,10 +1,12 @@
 //! HDP103 nobody-listens: the address is there, the server is not.
 
+use std::net::SocketAddr;
+
 use crate::{
     checks::{Case, Check, Finding, Remedy, code::Code, remedy, symptom},
     ended::Ended,
     predict::node,
-    verdict::vantage,
+    verdict::{outcome::Outcome, vantage},
 };
 
 pub(in crate::checks) const CHECK: Check = Check { code: Code::NobodyListens, explain: EXPLAIN, run };
@@ -21,7 +23,7 @@ By hand: `ss -lnup 'sport = :53'` and `ss -lntp 'sport = :53'` on the node.
 
 Fix: Talos: `talosctl -n NODE get dnsresolvecache` should list udp- and tcp- of the address as
 running; `talosctl -n NODE logs dns-resolve-cache` says why not. node-local-dns: look at its pod on
-this node.
+this node. Where nobody is meant to serve it, restart CoreDNS, so that it stops asking.
 
 Versions: any.
 ";
@@ -42,8 +44,9 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
             let title = format!("Nobody listens on {target}.");
             let mut finding = Finding::new(Code::NobodyListens, symptom::severity(case, &hit), title);
             if silent {
-                finding = finding
-                    .evidence(format!("no such socket in the node's namespace ({})", case.facts.listeners.source()));
+                let source = case.facts.listeners.source();
+                finding = finding.evidence(format!("no such socket in the node's namespace ({source})"));
+                finding.story = story(case, target, source, &hit);
             }
             let remedy = if remedy::is_talos(target.ip()) {
                 remedy::forwarding_on(case)
@@ -51,9 +54,20 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
                 Remedy::new("See why the server of this address does not run on this node.")
                     .step("kubectl -n kube-system get pods -o wide | grep -i dns")
             };
-            Some(finding.evidences(symptom::evidence(&hit)).remedies([remedy]))
+            Some(finding.evidences(symptom::evidence(&hit)).remedies([remedy, remedy::stop_asking()]))
         })
         .collect()
+}
+
+/// Only of queries that came there from a pod: they show that the way is fine.
+fn story(case: &Case<'_>, target: SocketAddr, source: &str, hit: &[Outcome<'_>]) -> Option<String> {
+    hit.iter().find(|outcome| outcome.query.vantage_kind.is_pod())?;
+    let arrives = format!(
+        "No socket of the node listens on {target} ({source}). The pods' queries arrive there and the kernel refuses \
+         them: the way from the pods is not the cause."
+    );
+    let runs = symptom::resolver_runs(case).filter(|_| remedy::is_talos(target.ip()));
+    Some([Some(arrives), runs].into_iter().flatten().collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]
@@ -64,7 +78,21 @@ mod tests {
             testing::{Fate, Scene, known},
         },
         ended::Direction,
+        facts::Transport::Udp,
+        query::VantageKind,
     };
+
+    #[test]
+    fn the_way_is_called_fine_only_where_a_pod_was_refused() {
+        let story = |kind| {
+            let scene = Scene::new().facts(|f| f.listeners = known(vec![])).asks(kind, Udp, Fate::Refused);
+            scene.finding("HDP103").unwrap().story
+        };
+        assert!(story(VantageKind::Coredns).unwrap().contains("the way from the pods is not the cause"));
+        assert_eq!(story(VantageKind::Node), None);
+        let finding = Scene::new().facts(|f| f.listeners = known(vec![])).coredns(Fate::Refused).finding("HDP103");
+        assert!(finding.unwrap().remedies[1].title.starts_with("If nobody is meant to serve it"));
+    }
 
     #[test]
     fn by_the_sockets_and_by_the_refusal() {

@@ -1,6 +1,11 @@
 //! HDP108 node-firewall-blocks: the node's packet filter is in the way.
 
-use crate::checks::{Case, Check, Finding, Remedy, code::Code, symptom};
+use std::{collections::BTreeSet, net::IpAddr};
+
+use crate::{
+    checks::{Case, Check, Finding, Remedy, code::Code, symptom},
+    verdict::outcome::Outcome,
+};
 
 pub(in crate::checks) const CHECK: Check = Check { code: Code::NodeFirewallBlocks, explain: EXPLAIN, run };
 
@@ -32,15 +37,19 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         .iter()
         .filter(|chain| chain.drops_by_default || chain.dropping_rules > 0)
         .map(|chain| {
-            let policy = if chain.drops_by_default { "policy drop" } else { "policy accept" };
-            let (family, table, name, rules) = (&chain.family, &chain.table, &chain.chain, chain.dropping_rules);
-            format!("{family} {table} {name} (hook {}, {policy}, {rules} rules that drop)", chain.hook)
+            let (family, table, name) = (&chain.family, &chain.table, &chain.chain);
+            let drops = match (chain.drops_by_default, chain.dropping_rules) {
+                (true, 0) => "drops what no rule accepts".to_owned(),
+                (true, rules) => format!("drops what no rule accepts, and has {rules} rules that drop or reject"),
+                (false, rules) => format!("has {rules} rules that drop or reject"),
+            };
+            format!("{family} {table} {name} (hook {}) {drops}", chain.hook)
         })
         .collect();
     let talos = |protocol: &str| {
         format!(
-            "apiVersion: v1alpha1\nkind: NetworkRuleConfig\nname: host-dns-{protocol}\nportSelector:\n  ports: [{}]\n  \
-             protocol: {protocol}\ningress:\n  - subnet: POD-CIDR\n",
+            "apiVersion: v1alpha1\nkind: NetworkRuleConfig\nname: host-dns-{protocol}\nportSelector: {{ports: [{}], \
+             protocol: {protocol}}}\ningress: [{{subnet: POD-CIDR}}]\n",
             case.targets.port
         )
     };
@@ -53,10 +62,32 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
             "nft insert rule FAMILY TABLE CHAIN ip saddr POD-CIDR udp dport {} accept   (and tcp)",
             case.targets.port
         ));
+    let story = story(&hit, &chains);
     symptom::finding(case, Code::NodeFirewallBlocks, &hit, "The node's packet filter blocks the pods' DNS packets.")
-        .map(|finding| finding.evidences(chains).remedies([rule, other]))
+        .map(|finding| finding.story(story).evidences(chains).remedies([rule, other]))
         .into_iter()
         .collect()
+}
+
+fn story(hit: &[Outcome<'_>], chains: &[String]) -> String {
+    let mut sentences = vec!["Cilium let the packet pass; the node's own packet filter did not.".to_owned()];
+    if !chains.is_empty() {
+        sentences.push(format!("Chains that do such: {}.", chains.join("; ")));
+    }
+    let pods: BTreeSet<IpAddr> = hit
+        .iter()
+        .filter(|outcome| outcome.query.vantage_kind.is_pod())
+        .filter_map(|outcome| Some(outcome.query.source?.ip()))
+        .collect();
+    // The chain of Talos' ingress firewall (nftables_chain_config.go): whoever has it has such subnets.
+    if chains.iter().any(|chain| chain.starts_with("inet talos ")) && !pods.is_empty() {
+        let be = if pods.len() == 1 { "is" } else { "are" };
+        let pods = Vec::from_iter(pods.iter().map(ToString::to_string)).join(" and ");
+        sentences.push(format!(
+            "Talos accepts DNS from the pod and service subnets of its machine configuration: {be} {pods} in them?"
+        ));
+    }
+    sentences.join(" ")
 }
 
 #[cfg(test)]
@@ -66,6 +97,20 @@ mod tests {
         ended::Direction,
         facts::{Firewall, FirewallChain},
     };
+
+    #[test]
+    fn talos_own_chain_leads_to_its_subnets() {
+        let story = |table: &str| {
+            let mut firewall = chain(0);
+            firewall.chains[0].table = table.into();
+            firewall.chains[0].drops_by_default = true;
+            let scene = Scene::new().facts(|f| f.firewall = known(firewall));
+            let dropped = Fate::Dropped("NETFILTER_DROP", Direction::Request, None);
+            scene.coredns(dropped).finding("HDP108").unwrap().story.unwrap()
+        };
+        assert!(story("talos").ends_with("is 10.0.0.5 in them?"), "{}", story("talos"));
+        assert!(story("filter").ends_with("inet filter ingress (hook input) drops what no rule accepts."));
+    }
 
     fn chain(rules: u32) -> Firewall {
         Firewall {

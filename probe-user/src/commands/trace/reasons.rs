@@ -40,7 +40,7 @@ impl Reasons {
             self.read = Instant::now();
             let read = facts::cilium_drops(sources).await;
             if let Some(after) = read.clone().since(self.map).get() {
-                reason = cilium_reasons::risen(before, after);
+                reason = cilium_reasons::only(before, after, self.held.len() as u64);
             }
             if let Some(after) = read.counts.get() {
                 (self.before, self.map) = (Some(after.clone()), read.map);

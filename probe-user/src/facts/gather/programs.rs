@@ -1,16 +1,18 @@
-//! The programs on the devices that packets pass, with tcx and with clsact, in the order in which they run. Looked at
-//! before any hook of ours is on; those of another probe beside this one are left out.
+//! The programs on the devices that packets pass, with tcx, with clsact and inside of netkit, in the order in which they
+//! run. Looked at before any hook of ours is on; those of another probe beside this one are left out.
 
-use std::{error::Error as _, io, time::Duration};
+use std::{io, time::Duration};
 
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use netlink_packet_core::{DecodeError, Emitable as _, NlaBuffer, NlasIterator};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{TcHandle, TcHeader, TcMessage},
 };
 
-use super::rtnetlink;
+use super::{
+    chain::{self, Place, Program, text},
+    rtnetlink,
+};
 use crate::{
     facts::{AttachPoint, AttachedProgram, Fact, Link},
     netlink::{Entries, Error, Netlink},
@@ -44,10 +46,6 @@ pub(super) fn read() -> Fact<Vec<AttachedProgram>> {
         links.truncate(MAX_DEVICES);
         notes.push(format!("{left_out} more devices were not looked at"));
     }
-    let netkit = links.iter().filter(|link| link.kind.as_deref() == Some("netkit")).count();
-    if netkit > 0 {
-        notes.push(format!("what netkit runs by itself is not read, on {netkit} devices"));
-    }
     let mut value = Vec::new();
     for link in &links {
         match of_device(&netlink, link, &mut notes) {
@@ -78,12 +76,13 @@ fn of_interest(links: Vec<Link>) -> Vec<Link> {
 
 fn of_device(netlink: &Netlink, link: &Link, notes: &mut Vec<String>) -> Result<Vec<AttachedProgram>, String> {
     use AttachPoint::{ClsactEgress, ClsactIngress, TcxEgress, TcxIngress};
-    let mut found = Vec::new();
-    for (tcx, clsact, side, parent) in [
-        (TcxIngress, ClsactIngress, TcAttachType::Ingress, TcHandle::MIN_INGRESS),
-        (TcxEgress, ClsactEgress, TcAttachType::Egress, TcHandle::MIN_EGRESS),
+    let ask = |place| move || chain::of(link.index, place);
+    let (mut found, last) = netkit(link, notes, ask(Place::NetkitPeer), ask(Place::NetkitPrimary))?;
+    for (tcx, clsact, place, parent) in [
+        (TcxIngress, ClsactIngress, Place::TcxIngress, TcHandle::MIN_INGRESS),
+        (TcxEgress, ClsactEgress, Place::TcxEgress, TcHandle::MIN_EGRESS),
     ] {
-        found.extend(with_tcx(&link.name, tcx, side)?);
+        found.extend(chained(link, tcx, ask(place)).map_err(|e| why(tcx, &e))?);
         let filters = filters(netlink, link.index, parent).map_err(|e| format!("{}: {e}", clsact.as_str()))?;
         notes.extend(filters.unread.map(|unread| format!("{} {}: {unread}", link.name, clsact.as_str())));
         found.extend(filters.found.into_iter().map(|filter| AttachedProgram {
@@ -95,55 +94,77 @@ fn of_device(netlink: &Netlink, link: &Link, notes: &mut Vec<String>) -> Result<
             handle: Some(filter.handle),
         }));
     }
+    found.extend(last);
     Ok(found)
+}
+
+/// The programs inside of a netkit pair, by its primary device: those of what the peer transmits, which run before
+/// anything here, and those of what the device itself transmits, which run last.
+fn netkit(
+    link: &Link,
+    notes: &mut Vec<String>,
+    peer: impl FnMut() -> io::Result<Vec<Program>>,
+    primary: impl FnMut() -> io::Result<Vec<Program>>,
+) -> Result<(Vec<AttachedProgram>, Vec<AttachedProgram>), String> {
+    use AttachPoint::{NetkitPeer, NetkitPrimary};
+    if link.kind.as_deref() != Some("netkit") {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    match chained(link, NetkitPeer, peer) {
+        Ok(first) => Ok((first, chained(link, NetkitPrimary, primary).map_err(|e| why(NetkitPrimary, &e))?)),
+        // This is the peer, and the kernel tells of both by the primary device alone (drivers/net/netkit.c,
+        // `netkit_dev_fetch`). One that is here too is read for itself.
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+            if link.peer_nsid.is_some() {
+                let name = &link.name;
+                notes.push(format!("{name}: what runs inside of this netkit pair can be read at its other end alone"));
+            }
+            Ok((Vec::new(), Vec::new()))
+        }
+        Err(error) => Err(why(NetkitPeer, &error)),
+    }
 }
 
 /// A program that goes away between the list of ids and the look at it is `ENOENT`; the list is read again then.
 const ATTEMPTS: usize = 3;
 
-fn with_tcx(interface: &str, hook: AttachPoint, side: TcAttachType) -> Result<Vec<AttachedProgram>, String> {
-    let mut error = None;
-    for _ in 0..ATTEMPTS {
-        let failed = match SchedClassifier::query_tcx(interface, side) {
-            Ok((_revision, programs)) => {
-                let programs = programs.iter().map(|program| AttachedProgram {
-                    interface: interface.to_owned(),
-                    hook,
-                    name: program.name_as_str().unwrap_or_default().to_owned(),
-                    id: Some(program.id()),
-                    priority: None,
-                    handle: None,
-                });
-                return Ok(programs.collect());
-            }
-            Err(failed) => failed,
-        };
-        match cause(&failed) {
-            // Before Linux 6.6 the kernel knows no such attach type, and nothing can be there. Or the device has gone.
-            Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENODEV | libc::ENXIO) => return Ok(Vec::new()),
-            Some(libc::ENOENT) => error = Some(failed),
-            Some(libc::EPERM | libc::EACCES) => {
-                return Err(format!("{}: {failed}; CAP_NET_ADMIN and CAP_SYS_ADMIN are needed", hook.as_str()));
-            }
-            _ => return Err(format!("{}: {failed}", hook.as_str())),
+fn chained(
+    link: &Link,
+    hook: AttachPoint,
+    mut ask: impl FnMut() -> io::Result<Vec<Program>>,
+) -> io::Result<Vec<AttachedProgram>> {
+    let mut asked = ask();
+    for _ in 1..ATTEMPTS {
+        if asked.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::ENOENT)) {
+            asked = ask();
         }
     }
-    Err(format!("{}: they change faster than they can be read: {error:?}", hook.as_str()))
+    let programs = match asked {
+        Ok(programs) => programs,
+        Err(error) => match error.raw_os_error() {
+            // A kernel that knows no such attach type has nothing there. Or the device has gone.
+            Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENODEV | libc::ENXIO) => Vec::new(),
+            _ => return Err(error),
+        },
+    };
+    let programs = programs.into_iter().map(|Program { id, name }| AttachedProgram {
+        interface: link.name.clone(),
+        hook,
+        name,
+        id: Some(id),
+        priority: None,
+        handle: None,
+    });
+    Ok(programs.collect())
 }
 
-/// The error's number, the kernel's.
-fn cause(error: &ProgramError) -> Option<i32> {
-    let mut cause = error.source();
-    if let ProgramError::SyscallError(error) = error {
-        return error.io_error.raw_os_error();
+fn why(hook: AttachPoint, error: &io::Error) -> String {
+    let hook = hook.as_str();
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => format!("{hook}: {error}; CAP_NET_ADMIN and CAP_SYS_ADMIN are needed"),
+        Some(libc::ENOENT) => format!("{hook}: they change faster than they can be read: {error}"),
+        _ => format!("{hook}: {error}"),
     }
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return io.raw_os_error();
-        }
-        cause = error.source();
-    }
-    None
 }
 
 /// A filter of kind `bpf`.
@@ -206,12 +227,6 @@ fn attribute(bytes: &[u8], kind: u16) -> Result<Option<&[u8]>, DecodeError> {
         }
     }
     Ok(None)
-}
-
-/// Up to the NUL that ends it; what is no UTF-8 is shown as such.
-fn text(bytes: &[u8]) -> String {
-    let bytes = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[cfg(test)]

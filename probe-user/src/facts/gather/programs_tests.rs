@@ -101,3 +101,76 @@ fn ciliums_own_devices_come_first_and_pods_last() {
     let names: Vec<_> = of_interest(links).into_iter().map(|link| link.name).collect();
     assert_eq!(names, ["cilium_host", "eth0", "wg0", "veth9", "lxc1"]);
 }
+
+fn failed(errno: i32) -> io::Result<Vec<Program>> {
+    Err(io::Error::from_raw_os_error(errno))
+}
+
+fn one(id: u32, name: &str) -> io::Result<Vec<Program>> {
+    Ok(vec![Program { id, name: name.into() }])
+}
+
+fn said(found: &[AttachedProgram]) -> Vec<String> {
+    found.iter().map(|one| format!("{} {} {}", one.interface, one.hook.as_str(), one.name)).collect()
+}
+
+#[test]
+fn both_ends_programs_of_a_netkit_pair_are_its_primarys() {
+    let (link, mut told) = (link("lxc1", 3, Some("netkit")), Vec::new());
+    let (first, last) = netkit(&link, &mut told, || one(7, "cil_from_contai"), || one(8, "cil_to_containe")).unwrap();
+    assert_eq!(said(&first), ["lxc1 netkit peer cil_from_contai"]);
+    assert_eq!(said(&last), ["lxc1 netkit primary cil_to_containe"]);
+    assert_eq!((first[0].id, told.len()), (Some(7), 0));
+}
+
+#[test]
+fn the_peer_of_a_netkit_pair_cannot_be_asked() {
+    let mut link = link("eth0", 3, Some("netkit"));
+    let mut told = Vec::new();
+    for (nsid, notes) in [(None, 0), (Some(1), 1)] {
+        link.peer_nsid = nsid;
+        let (first, last) = netkit(&link, &mut told, || failed(libc::EACCES), || failed(libc::EACCES)).unwrap();
+        assert!(first.is_empty() && last.is_empty());
+        assert_eq!(told.len(), notes, "{told:?}");
+    }
+    assert_eq!(told, ["eth0: what runs inside of this netkit pair can be read at its other end alone"]);
+}
+
+#[test]
+fn other_devices_are_not_asked_for_netkit() {
+    let asked = netkit(&link("lxc1", 3, Some("veth")), &mut Vec::new(), || unreachable!(), || unreachable!());
+    assert_eq!(asked, Ok((Vec::new(), Vec::new())));
+}
+
+#[test]
+fn a_kernel_without_the_attach_type_has_nothing_there() {
+    let link = link("lxc1", 3, Some("netkit"));
+    for errno in [libc::EINVAL, libc::EOPNOTSUPP, libc::ENODEV, libc::ENXIO] {
+        assert_eq!(chained(&link, AttachPoint::NetkitPeer, || failed(errno)).unwrap(), []);
+    }
+}
+
+#[test]
+fn a_program_that_went_away_meanwhile_is_looked_for_again() {
+    let link = link("lxc1", 3, None);
+    let mut answers = [one(7, "audit"), failed(libc::ENOENT), failed(libc::ENOENT)].into_iter().collect::<Vec<_>>();
+    let found = chained(&link, AttachPoint::TcxIngress, || answers.pop().unwrap()).unwrap();
+    assert_eq!(said(&found), ["lxc1 tcx ingress audit"]);
+
+    let mut asked = 0;
+    let error = chained(&link, AttachPoint::TcxIngress, || {
+        asked += 1;
+        failed(libc::ENOENT)
+    });
+    let error = why(AttachPoint::TcxIngress, &error.unwrap_err());
+    assert!(error.starts_with("tcx ingress: they change faster than they can be read: No such file"), "{error}");
+    assert_eq!(asked, ATTEMPTS);
+}
+
+#[test]
+fn without_the_right_the_capabilities_are_named() {
+    let link = link("lxc1", 3, Some("netkit"));
+    let error = netkit(&link, &mut Vec::new(), || failed(libc::EPERM), || unreachable!()).unwrap_err();
+    assert!(error.starts_with("netkit peer: Operation not permitted"), "{error}");
+    assert!(error.ends_with("CAP_NET_ADMIN and CAP_SYS_ADMIN are needed"), "{error}");
+}

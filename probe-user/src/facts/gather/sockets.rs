@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     time::{Duration, Instant},
 };
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     facts::{Fact, Listener, Transport},
     netlink::{Entries, Error, Netlink},
-    target::DNS_PORT,
+    target::{DNS_PORT, Targets},
 };
 
 const SOURCE: &str = "sock_diag";
@@ -173,6 +173,23 @@ fn open_files(process: &Path) -> impl Iterator<Item = String> {
     entries.filter_map(|entry| fs::read_link(entry.path()).ok()?.into_os_string().into_string().ok())
 }
 
+/// The processes that packets to the targets come to: who listens on the address itself, else on the wildcard.
+pub(super) fn servers(listeners: &[Listener], targets: &Targets) -> Vec<u32> {
+    let mut servers = Vec::new();
+    for (target, transport) in targets.sockets().flat_map(|target| [(target, Transport::Udp), (target, Transport::Tcp)])
+    {
+        let at = |address: IpAddr| {
+            let local = SocketAddr::new(address, target.port());
+            listeners.iter().filter(move |one| one.transport == transport && one.local == local)
+        };
+        let wildcard =
+            if target.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+        let serving = if at(target.ip()).next().is_some() { target.ip() } else { wildcard };
+        servers.extend(at(serving).filter_map(|one| one.pid));
+    }
+    servers
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, UdpSocket};
@@ -210,6 +227,23 @@ mod tests {
             found,
             [Listener { local, transport: Transport::Tcp, cookie: 7, process: None, pid: None, interface: None }]
         );
+    }
+
+    #[test]
+    fn the_server_is_who_listens_on_the_address_itself() {
+        let at = |local: &str, pid| Listener {
+            local: local.parse().unwrap(),
+            transport: Transport::Udp,
+            cookie: 0,
+            process: None,
+            pid: Some(pid),
+            interface: None,
+        };
+        let targets = Targets::default();
+        let host_dns = at("169.254.116.108:53", 7);
+        assert_eq!(servers(&[at("0.0.0.0:53", 8), host_dns.clone()], &targets), [7], "a CoreDNS beside it asks it");
+        assert_eq!(servers(&[at("0.0.0.0:53", 8), at("127.0.0.53:53", 7)], &targets), [8]);
+        assert_eq!(servers(&[at("169.254.116.108:5353", 8)], &targets), [0_u32; 0]);
     }
 
     #[test]

@@ -69,16 +69,25 @@ fn read(key: &str, value: &str) -> Option<Change> {
             Change::RoutingMode(all.into_iter().find(|mode| routing_name(*mode) == word)?)
         }
         "devices" => Change::Devices(devices(value)?),
-        "endpoint-routes" => Change::EndpointRoutes(word.parse().ok()?),
-        "kube-proxy-replacement" => Change::KubeProxyReplacement(word.parse().ok()?),
-        "ipsec" => Change::Ipsec(word.parse().ok()?),
+        "endpoint-routes" => Change::EndpointRoutes(flag(&word)?),
+        "kube-proxy-replacement" => Change::KubeProxyReplacement(flag(&word)?),
+        "ipsec" => Change::Ipsec(flag(&word)?),
         "local-max-addr-scope" => Change::AddressScopeMax(scope(&word)?),
         "exclude-local-address" => Change::ExcludeLocalAddress(list(value)),
         "lo-scope" if word == "absent" => Change::LoScope(None),
         "lo-scope" => Change::LoScope(Some(scope(&word)?)),
-        "forward" => Change::Forward(word.parse().ok()?),
+        "forward" => Change::Forward(flag(&word)?),
         _ => return None,
     })
+}
+
+/// As Cilium's settings and Talos' take it, and as people type it.
+fn flag(word: &str) -> Option<bool> {
+    match word {
+        "true" | "on" | "yes" => Some(true),
+        "false" | "off" | "no" => Some(false),
+        _ => None,
+    }
 }
 
 /// A number of devices, whose names do not matter, or the names. At most as many as a node has.

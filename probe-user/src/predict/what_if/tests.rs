@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     checks::testing::{HOST_DNS, address, facts, hide, known},
     ended::Ended,
+    target::HOST_DNS_V6,
 };
 
 fn change(text: &str) -> Change {
@@ -129,9 +130,18 @@ fn what_is_now() {
     ] {
         assert_eq!(now(&facts, &targets, &change(text)).as_deref(), expected, "{text}");
     }
+    let two = Targets { addresses: vec![HOST_DNS, HOST_DNS_V6], port: 53 };
+    let each = now(&facts, &two, &change("lo-scope=global")).unwrap();
+    assert_eq!(each, "169.254.116.108 lo host, fd54:616c:6f73:0:204f:5320:444e:531 absent");
     facts.network.addresses = known(Vec::new());
     assert_eq!(now(&facts, &targets, &change("lo-scope=global")).as_deref(), Some("absent"));
     assert!(node::is_absent(&facts, HOST_DNS));
+}
+
+#[test]
+fn switches_are_typed_in_many_ways() {
+    assert_eq!(change("forward=on"), change("forward=true"));
+    assert_eq!(change("ipsec=No"), change("ipsec=false"));
 }
 
 #[test]

@@ -6,9 +6,9 @@ use super::{
     remedy, sentence,
 };
 use crate::{
-    checks::Severity,
+    checks::{Remedy, Severity},
     facts::AttachedProgram,
-    report::{Report, view},
+    report::{Report, Status, view},
 };
 
 pub(super) fn render(report: &Report, page: &mut Page) {
@@ -52,6 +52,9 @@ fn findings(report: &Report, page: &mut Page) {
         return;
     }
     heading("Findings", page);
+    // A remedy has its steps once; the cause's stand above, unless the verdict is a pass.
+    let above = view::cause(report).filter(|_| report.verdict.status != Status::Pass);
+    let mut shown: Vec<&Remedy> = above.into_iter().flat_map(|cause| &cause.remedies).collect();
     for finding in &report.findings {
         let (style, word) = match finding.severity {
             Severity::Fail => (BAD, "    fail  "),
@@ -59,12 +62,19 @@ fn findings(report: &Report, page: &mut Page) {
             Severity::Info => (DIM, "    info  "),
         };
         page.prose((style, word), &format!("{} {}: {}", finding.code, finding.slug, sentence(&finding.title)));
+        if let Some(story) = finding.story.as_ref().filter(|_| above != Some(finding)) {
+            page.prose((PLAIN, "          "), story);
+        }
         for evidence in &finding.evidence {
             page.prose((PLAIN, "          - "), evidence);
         }
-        // The cause's remedies stand above.
-        if view::cause(report) != Some(finding) {
-            finding.remedies.iter().for_each(|fix| remedy("          Fix: ", fix, true, page));
+        for fix in finding.remedies.iter().filter(|_| above != Some(finding)) {
+            if shown.contains(&fix) {
+                page.prose((PLAIN, "          Fix, as above: "), &sentence(&fix.title));
+            } else {
+                remedy("          Fix: ", fix, true, page);
+                shown.push(fix);
+            }
         }
     }
 }
@@ -105,7 +115,7 @@ fn traces(report: &Report, page: &mut Page) {
             (DIM, "    "),
             &format!("{} {} → {}, from {started} after boot", flow.transport, flow.src, flow.dst),
         );
-        hops(trace, report.events, page);
+        hops(report, trace, page);
     }
 }
 

@@ -5,38 +5,38 @@ use anstyle::{AnsiColor, Style};
 
 use crate::report::escape;
 
-pub(super) const PLAIN: Style = Style::new();
-pub(super) const BOLD: Style = Style::new().bold();
-pub(super) const DIM: Style = Style::new().dimmed();
-pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
-pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
-pub(super) const WARN: Style = AnsiColor::Yellow.on_default().bold();
+pub(crate) const PLAIN: Style = Style::new();
+pub(crate) const BOLD: Style = Style::new().bold();
+pub(crate) const DIM: Style = Style::new().dimmed();
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
+pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
+pub(crate) const WARN: Style = AnsiColor::Yellow.on_default().bold();
 
 /// Text with its style.
-pub(super) type Span<'a> = (Style, &'a str);
+pub(crate) type Span<'a> = (Style, &'a str);
 
 #[derive(Debug)]
-pub(super) struct Page {
-    pub(super) width: usize,
+pub(crate) struct Page {
+    pub(crate) width: usize,
     color: bool,
     lines: Vec<String>,
 }
 
 impl Page {
-    pub(super) const fn new(width: usize, color: bool) -> Self {
+    pub(crate) const fn new(width: usize, color: bool) -> Self {
         Self { width, color, lines: Vec::new() }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.lines.len()
     }
 
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
     }
 
     /// One line, as it is.
-    pub(super) fn line(&mut self, spans: &[Span<'_>]) {
+    pub(crate) fn line(&mut self, spans: &[Span<'_>]) {
         let mut line = String::new();
         for (style, text) in spans {
             let text = escape::line(text);
@@ -49,17 +49,25 @@ impl Page {
         self.lines.push(line.trim_end().to_owned());
     }
 
-    pub(super) fn blank(&mut self) {
+    pub(crate) fn blank(&mut self) {
         self.lines.push(String::new());
     }
 
     /// Prose behind a lead, wrapped; further lines are indented by the lead's width.
-    pub(super) fn prose(&mut self, lead: Span<'_>, text: &str) {
+    pub(crate) fn prose(&mut self, lead: Span<'_>, text: &str) {
         self.prose_then(lead, text, None);
     }
 
-    /// The same, and something at the end of the last line, or of a line of its own where it does not fit there.
-    pub(super) fn prose_then(&mut self, lead: Span<'_>, text: &str, tail: Option<Span<'_>>) {
+    /// Prose whose further lines are two columns further in.
+    pub(crate) fn hanging(&mut self, indent: usize, text: &str) {
+        for (n, line) in wrap(&escape::line(text), self.width.saturating_sub(indent + 2)).iter().enumerate() {
+            let indent = if n == 0 { indent } else { indent + 2 };
+            self.line(&[(PLAIN, &" ".repeat(indent)), (PLAIN, line)]);
+        }
+    }
+
+    /// The same as [`Self::prose`], and something at the end of the last line, or of a line of its own where it does not fit there.
+    pub(crate) fn prose_then(&mut self, lead: Span<'_>, text: &str, tail: Option<Span<'_>>) {
         let indent = columns(lead.1);
         let lines = wrap(&escape::line(text), self.width.saturating_sub(indent));
         let last = lines.len().saturating_sub(1);
@@ -84,17 +92,17 @@ impl Page {
 }
 
 /// Width on a terminal; what is wider or narrower than one column is escaped or rare.
-pub(super) fn columns(text: &str) -> usize {
+pub(crate) fn columns(text: &str) -> usize {
     text.chars().count()
 }
 
 /// The text padded with blanks to a width.
-pub(super) fn pad(text: &str, width: usize) -> String {
+pub(crate) fn pad(text: &str, width: usize) -> String {
     format!("{text}{}", " ".repeat(width.saturating_sub(columns(text))))
 }
 
 /// Breaks at blanks; a word that is longer than a line is cut. At least one line, however empty.
-pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(10);
     let mut lines = vec![String::new()];
     for word in text.split(' ').filter(|word| !word.is_empty()) {
@@ -152,6 +160,13 @@ mod tests {
         page.prose_then((BAD, "FAIL  "), text, Some((DIM, "HDP201 unknown-address-leaks")));
         assert!(page.text().lines().all(|line| columns(line) <= 40), "{}", page.text());
         assert!(page.text().contains("\n      HDP201"), "{}", page.text());
+    }
+
+    #[test]
+    fn a_hanging_paragraph_fits_and_hangs() {
+        let mut page = Page::new(40, false);
+        page.hanging(4, "queries from pods to 169.254.116.108:53 over udp: 3/3 answered");
+        assert_eq!(page.text(), "    queries from pods to\n      169.254.116.108:53 over udp: 3/3\n      answered\n");
     }
 
     #[test]

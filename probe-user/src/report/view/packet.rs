@@ -34,17 +34,18 @@ pub fn telling(report: &Report) -> Option<(&Query, &PacketTrace)> {
     if report.verdict.status == Status::Pass {
         return None;
     }
-    let fates = report.queries.iter().map(|query| (query, fate(report, query)));
-    let pairs = fates.filter(|(_, fate)| *fate != Ended::Answered).flat_map(|(query, fate)| {
+    let fates = report.queries.iter().enumerate().map(|(asked, query)| (asked, query, fate(report, query)));
+    let pairs = fates.filter(|(_, _, fate)| *fate != Ended::Answered).flat_map(|(asked, query, fate)| {
         let traces = report.traces.iter().filter(|trace| query.traces.contains(&trace.id));
-        traces.filter(|trace| !trace.hops.is_empty()).map(move |trace| (query, fate, trace))
+        traces.filter(|trace| !trace.hops.is_empty()).map(move |trace| (asked, query, fate, trace))
     });
-    let best = pairs.min_by_key(|(query, fate, trace)| {
+    let best = pairs.min_by_key(|(asked, query, fate, trace)| {
         let off_verdict = Some(*fate) != report.verdict.ended;
         let off_query = trace.ended != *fate;
-        (off_verdict, off_query, query.vantage_kind, query.transport, Reverse(trace.hops.len()), trace.id)
+        // Of equals the first question: everybody knows its name, and it is the same one every time.
+        (off_verdict, off_query, query.vantage_kind, query.transport, Reverse(trace.hops.len()), *asked, trace.id)
     });
-    best.map(|(query, _, trace)| (query, trace))
+    best.map(|(_, query, _, trace)| (query, trace))
 }
 
 /// `UDP, example.com A, from kube-system/coredns-7c9d-x2k4p`.
@@ -87,22 +88,26 @@ fn place(hop: &Hop) -> String {
 /// The line below the hops: what did not happen, with the events that were lost, since absence rests on their being
 /// none. Nothing for a packet that was answered.
 #[must_use]
-pub fn ending(trace: &PacketTrace, events: EventCounts) -> Option<String> {
+pub fn ending(report: &Report, trace: &PacketTrace) -> Option<String> {
+    let window = Window { events: report.events, sockets: hooked(report) };
     let reached = trace.hops.iter().any(|hop| hop.hook == HookKind::SocketIn && hop.direction == Direction::Request);
     let text = match trace.ended {
         Ended::Answered => return None,
-        Ended::Dropped => join(trace.drop.as_ref().map(drop_words), &absence(trace, reached, events)),
+        Ended::Dropped => {
+            let drop = trace.drop.as_ref().and_then(|drop| drop_words(trace, drop));
+            join(drop, &absence(trace, reached, window))
+        }
         Ended::Leaked => {
             let leak = trace.leak.as_ref().filter(|leak| !shown(trace, leak)).map(leak_words);
-            join(leak, &absence(trace, reached, events))
+            join(leak, &absence(trace, reached, window))
         }
         Ended::Lost => {
             let seen = trace.lost.as_ref().map(|lost| format!("last seen at {} ({})", lost.last_hop, lost.direction));
-            join(seen, &absence(trace, reached, events))
+            join(seen, &absence(trace, reached, window))
         }
         Ended::Unanswered => join(
             Some("reached the node's DNS socket".to_owned()),
-            &never("no answer left it", "no answer was seen to leave it", events),
+            &never("no answer left it", "no answer was seen to leave it", window),
         ),
         Ended::PortUnreachable => "refused: nobody listens on that port of the address".to_owned(),
         Ended::Malformed => "what came back is not a DNS message".to_owned(),
@@ -113,12 +118,16 @@ pub fn ending(trace: &PacketTrace, events: EventCounts) -> Option<String> {
     Some(text)
 }
 
-fn drop_words(drop: &crate::trace::Drop) -> String {
-    let kernel = format!("dropped at {} (kernel reason {})", drop.r#where, drop.reason);
-    match &drop.cilium_reason {
-        Some(cilium) => format!("{kernel}, by Cilium: {} ({})", cilium.text, cilium.code),
-        None => kernel,
+/// Where and why, as far as the hops do not show it: the kernel's reason stands beside the one where it was freed.
+fn drop_words(trace: &PacketTrace, drop: &crate::trace::Drop) -> Option<String> {
+    let cilium = drop.cilium_reason.as_ref().map(|cilium| format!("by Cilium: {} ({})", cilium.text, cilium.code));
+    let shows =
+        |hop: &Hop| hop.hook == HookKind::Drop && hop.note.as_ref().is_some_and(|note| note.ends_with(&drop.reason));
+    if trace.hops.iter().any(shows) {
+        return cilium.map(|cilium| format!("dropped {cilium}"));
     }
+    let kernel = format!("dropped at {} (kernel reason {})", drop.r#where, drop.reason);
+    Some(cilium.map_or_else(|| kernel.clone(), |cilium| format!("{kernel}, {cilium}")))
 }
 
 /// The hops show the packet on the wire already, with its address there.
@@ -135,17 +144,31 @@ fn leak_words(leak: &crate::trace::Leak) -> String {
 }
 
 /// A packet that reached the server and then failed did so on its way back.
-fn absence(trace: &PacketTrace, reached: bool, events: EventCounts) -> String {
+fn absence(trace: &PacketTrace, reached: bool, window: Window) -> String {
     let direction = trace.drop.as_ref().map(|drop| drop.direction).or(trace.lost.as_ref().map(|lost| lost.direction));
     if reached || direction == Some(Direction::Reply) {
-        never("the answer never at the socket that asked", "the answer was not seen at the socket that asked", events)
+        never("the answer never at the socket that asked", "the answer was not seen at the socket that asked", window)
     } else {
-        never("never at the node's DNS socket", "not seen at the node's DNS socket", events)
+        never("never at the node's DNS socket", "not seen at the node's DNS socket", window)
     }
 }
 
-fn never(sure: &str, unsure: &str, events: EventCounts) -> String {
-    match events.lost {
+/// What silence rests on.
+#[derive(Clone, Copy)]
+struct Window {
+    events: EventCounts,
+    /// The sockets' hooks were in place.
+    sockets: bool,
+}
+
+fn hooked(report: &Report) -> bool {
+    let mut sockets = report.hooks.iter().filter(|hook| hook.name.starts_with("cgroup_skb"));
+    sockets.all(|hook| hook.attached)
+}
+
+fn never(sure: &str, unsure: &str, window: Window) -> String {
+    match window.events.lost {
+        0 if !window.sockets => format!("{unsure}, but the sockets' hooks are not in place: that proves nothing"),
         0 => format!("{sure} (0 events lost)"),
         1 => format!("{unsure}, but 1 event was lost: that proves nothing"),
         lost => format!("{unsure}, but {lost} events were lost: that proves nothing"),
@@ -186,17 +209,29 @@ mod tests {
 
     #[test]
     fn absence_is_claimed_only_where_no_event_was_lost() {
-        let report = examples::leak();
-        let ending = |lost| ending(&report.traces[0], EventCounts { seen: 40, lost }).expect("it failed");
+        let ending = |lost| {
+            let report = Report { events: EventCounts { seen: 40, lost }, ..examples::leak() };
+            ending(&report, &report.traces[0]).expect("it failed")
+        };
         assert!(ending(0).ends_with("never at the node's DNS socket (0 events lost)"), "{}", ending(0));
         assert!(!ending(1).contains("never"), "{}", ending(1));
         assert!(ending(7).contains("7 events were lost"), "{}", ending(7));
     }
 
     #[test]
+    fn absence_at_a_socket_is_claimed_only_where_sockets_are_watched() {
+        let mut report = examples::leak();
+        for hook in report.hooks.iter_mut().filter(|hook| hook.name.starts_with("cgroup_skb")) {
+            hook.attached = false;
+        }
+        let text = ending(&report, &report.traces[0]).expect("it failed");
+        assert!(!text.contains("never") && text.contains("hooks are not in place"), "{text}");
+    }
+
+    #[test]
     fn a_leak_is_named_where_the_hops_do_not_show_it() {
         let mut report = examples::leak();
-        let text = |report: &Report| ending(&report.traces[0], report.events).expect("it failed");
+        let text = |report: &Report| ending(report, &report.traces[0]).expect("it failed");
         assert!(text(&report).starts_with("never"), "{}", text(&report));
         report.traces[0].hops.pop();
         assert!(
@@ -210,7 +245,7 @@ mod tests {
     fn a_reply_that_died_is_told_as_one() {
         let report = examples::lost_reply();
         let (_, trace) = telling(&report).expect("a failing query has a trace");
-        let text = ending(trace, report.events).expect("it failed");
+        let text = ending(&report, trace).expect("it failed");
         assert!(text.contains("the answer never at the socket that asked"), "{text}");
     }
 }

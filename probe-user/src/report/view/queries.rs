@@ -45,7 +45,9 @@ pub fn table(report: &Report) -> Vec<Row> {
             let (udp, tcp) = (cell(report, &asked, Transport::Udp), cell(report, &asked, Transport::Tcp));
             let on_node = asked.iter().all(|query| query.vantage_kind >= VantageKind::Node);
             let loopback = asked.iter().all(|query| query.vantage_kind == VantageKind::NodeLoopback);
-            let misleading = on_node && report.verdict.status == Status::Fail && udp.answered && tcp.answered;
+            // Its own 127.0.0.53 is another address: that says nothing of the one under test, not even for the node.
+            let misleading =
+                on_node && !loopback && report.verdict.status == Status::Fail && udp.answered && tcp.answered;
             // Once is enough.
             let note = misleading && !warned;
             warned |= misleading;
@@ -129,6 +131,25 @@ mod tests {
     #[test]
     fn a_healthy_node_beside_healthy_pods_needs_no_warning() {
         assert!(table(&examples::healthy()).iter().all(|row| row.note.is_none()));
+    }
+
+    #[test]
+    fn a_node_that_is_refused_too_is_not_called_fine() {
+        let mut report = examples::leak();
+        for query in report.queries.iter_mut().filter(|query| query.vantage_kind == VantageKind::Node) {
+            query.ended = Ended::PortUnreachable;
+        }
+        let loopback = Query {
+            vantage: "node@127.0.0.53".into(),
+            vantage_kind: VantageKind::NodeLoopback,
+            ended: Ended::Answered,
+            traces: Vec::new(),
+            ..report.queries[0].clone()
+        };
+        report.queries.push(loopback);
+        let rows = table(&report);
+        assert!(rows.last().expect("four").udp.answered);
+        assert!(rows.iter().all(|row| row.note.is_none()), "{rows:#?}");
     }
 
     #[test]

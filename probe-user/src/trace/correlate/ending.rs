@@ -43,7 +43,9 @@ pub(super) fn ending(sightings: &[Sighting], topology: &Topology, horizon: Horiz
     if sightings.iter().any(|s| is_refusal(s, topology)) {
         return Ending::of(Ended::PortUnreachable);
     }
-    let died = (0..sightings.len()).rev().find(|&at| is_death(sightings, at));
+    let sockets = topology.cover.sockets;
+    let died =
+        (0..sightings.len()).rev().find(|&at| is_death(sightings, at) && (sockets || was_on_its_way(sightings, at)));
     if let Some(drop) = died.map(|at| &sightings[at]) {
         return Ending { drop: Some(describe_drop(drop, topology)), ..Ending::of(Ended::Dropped) };
     }
@@ -123,6 +125,15 @@ fn is_death(sightings: &[Sighting], at: usize) -> bool {
         // A refusal has its reason. Some kernels give none for what is purged (seen on 6.18).
         !matches!(reason, Some("QUEUE_PURGE" | "NOT_SPECIFIED"))
     }
+}
+
+/// Where the sockets' hooks are not in place: nothing shows that the packet freed at `at` had arrived. What goes with a
+/// socket's queue had; and so had the query, if an answer to it was seen before.
+fn was_on_its_way(sightings: &[Sighting], at: usize) -> bool {
+    let freed = &sightings[at];
+    let with_its_socket = freed.event.drop_reason.as_deref() == Some("QUEUE_PURGE");
+    let answered = freed.direction == Direction::Request && sightings[..at].iter().any(is_part_of_an_answer);
+    !with_its_socket && !answered
 }
 
 /// What TCP says of a segment that its socket would have taken (include/net/dropreason-core.h): a filter said no, there

@@ -134,3 +134,33 @@ fn a_datagram_that_goes_with_its_socket_had_arrived() {
     assert_eq!((ended("NOT_SPECIFIED"), ended("QUEUE_PURGE")), (Ended::Unanswered, Ended::Unanswered));
     assert_eq!(ended("SOCKET_RCVBUFF"), Ended::Dropped);
 }
+
+/// Where the sockets cannot be watched, an answer that was seen shows that the query had come there.
+#[test]
+fn without_the_sockets_hooks_what_was_answered_is_not_said_to_have_died() {
+    let mut topology = topology();
+    topology.cover.sockets = false;
+    let unseen = |event: &Event| matches!(event.hook, HookKind::SocketIn | HookKind::SocketOut);
+    let events: Vec<Event> = answers_lost().into_iter().filter(|event| !unseen(event)).collect();
+    assert_eq!(only(&events, &topology).ended, Ended::Unknown);
+
+    let mut died: Vec<Event> = syn(SENT_AT[0]).into_iter().filter(|event| !unseen(event)).collect();
+    died.push(dropped(SENT_AT[0] + 25, "TC_INGRESS"));
+    assert_eq!(only(&died, &topology).ended, Ended::Dropped);
+}
+
+/// The kernel frees what a connection has consumed without a word, and gives its address to the next packet: here a
+/// pod's first segment, right after one of the node's own.
+#[test]
+fn another_packet_at_a_known_address_is_no_translation() {
+    const LO: u32 = 1;
+    let mut topology = topology();
+    topology.cover.sockets = false;
+    let mut own = seen(0, HookKind::Ingress, (NODE, LO), false);
+    own.flow = own.flow.map(|flow| Flow { src: addr("169.254.116.108:56505"), ..flow });
+    let pods = seen(900, HookKind::Ingress, (NODE, LXC), false);
+    let out = seen(910, HookKind::Transmit, (NODE, ETH0), false);
+    let traces = correlate(&[own, pods, out], &topology, Horizon { now_ns: 10_000_000_000, last: true });
+    let ends: Vec<_> = traces.iter().map(|trace| (trace.flow.src, trace.ended)).collect();
+    assert_eq!(ends, [(addr("169.254.116.108:56505"), Ended::Unknown), (addr(CLIENT), Ended::Leaked)]);
+}

@@ -12,7 +12,7 @@ use crate::{
     facts::Transport,
     trace::{
         HookKind,
-        event::{Cover, Event, Topology},
+        event::{Cover, DeviceRole, Event, Topology},
     },
 };
 
@@ -35,16 +35,19 @@ pub(super) struct LastSeen {
     said: Said,
 }
 
+/// Transactions that have something in common, oldest first; none of the lists is empty.
+type Lists = HashMap<Key, VecDeque<Id>>;
+
 #[derive(Debug, Default)]
 pub(super) struct Joiner {
     next: Id,
     pub(super) transactions: BTreeMap<Id, Transaction>,
     /// The transaction that owns these ends now; translated ends are entered beside the original ones.
     pub(super) by_key: HashMap<Key, Id>,
-    /// The ends without the id, for what does not show it: the transactions on them, oldest first.
-    pub(super) by_ends: HashMap<Key, Vec<Id>>,
-    /// Datagrams without a header whose answer has not been seen, oldest first: several may say the same.
-    pub(super) waiting: HashMap<Key, VecDeque<Id>>,
+    /// The ends without the id, for what does not show it: the transactions on them.
+    pub(super) by_ends: Lists,
+    /// Datagrams without a header whose answer has not been seen: several may say the same.
+    pub(super) waiting: Lists,
     pub(super) by_skb: HashMap<u64, LastSeen>,
 }
 
@@ -113,7 +116,7 @@ impl Joiner {
             }
             return Some((id, direction));
         }
-        if let Some(seen) = same_packet {
+        if let Some(seen) = same_packet.filter(|_| !is_first_place(event, direction, topology)) {
             // The same packet under other addresses: a translation. Its answer comes back to the new ones.
             self.enter(key, seen.transaction);
             return Some((seen.transaction, direction));
@@ -145,7 +148,7 @@ impl Joiner {
     /// A segment of a connection that is known, with an id that is not: the first question makes the handshake its
     /// own, a further one is a transaction of its own, and what else looks like a message is a piece of one.
     fn on_connection(&mut self, key: Key, event: &Event, place: Place) -> Option<Id> {
-        let id = *self.by_ends.get(&key.ends())?.last()?;
+        let id = *self.by_ends.get(&key.ends())?.back()?;
         let newest = self.transactions.get_mut(&id)?;
         if !newest.takes(event, place) {
             return None;
@@ -165,7 +168,7 @@ impl Joiner {
         self.by_key.insert(key, id);
         let Some(transaction) = self.transactions.get_mut(&id) else { return };
         if !transaction.knows_ends(key) {
-            self.by_ends.entry(key.ends()).or_default().push(id);
+            self.by_ends.entry(key.ends()).or_default().push_back(id);
             if key.short.is_some() {
                 self.waiting.entry(key).or_default().push_back(id);
             }
@@ -180,14 +183,7 @@ impl Joiner {
             if self.by_key.get(key) == Some(&id) {
                 self.by_key.remove(key);
             }
-            if let Some(on_ends) = self.by_ends.get_mut(&key.ends()) {
-                if let Some(at) = on_ends.iter().position(|&other| other == id) {
-                    on_ends.remove(at);
-                }
-                if on_ends.is_empty() {
-                    self.by_ends.remove(&key.ends());
-                }
-            }
+            take_out(&mut self.by_ends, &key.ends(), id);
         }
         for Sighting { event, .. } in &gone.sightings {
             if self.by_skb.get(&event.skb).is_some_and(|seen| seen.transaction == id) {
@@ -201,14 +197,7 @@ impl Joiner {
     fn no_longer_waits(&mut self, id: Id) {
         let Some(transaction) = self.transactions.get(&id) else { return };
         for key in transaction.names.iter().filter(|key| key.short.is_some()) {
-            if let Some(waiting) = self.waiting.get_mut(key) {
-                if let Some(at) = waiting.iter().position(|&other| other == id) {
-                    waiting.remove(at);
-                }
-                if waiting.is_empty() {
-                    self.waiting.remove(key);
-                }
-            }
+            take_out(&mut self.waiting, key, id);
         }
     }
 
@@ -258,10 +247,9 @@ impl Joiner {
         // that an earlier sighting had.
         let tells_nothing =
             event.hook == HookKind::Drop || event.payload.is_none() && (1..12).contains(&event.payload_len);
-        match (key.transport, on_ends.as_slice()) {
-            (Transport::Tcp, [.., newest]) => Some(*newest),
-            (Transport::Udp, [only]) if !tells_nothing => Some(*only),
-            _ => None,
+        match key.transport {
+            Transport::Tcp => on_ends.back().copied(),
+            Transport::Udp => on_ends.front().filter(|_| on_ends.len() == 1 && !tells_nothing).copied(),
         }
     }
 
@@ -304,6 +292,16 @@ impl Joiner {
     }
 }
 
+fn take_out(lists: &mut Lists, key: &Key, id: Id) {
+    let Some(list) = lists.get_mut(key) else { return };
+    if let Some(at) = list.iter().position(|&other| other == id) {
+        list.remove(at);
+    }
+    if list.is_empty() {
+        lists.remove(key);
+    }
+}
+
 /// A standard query (opcode 0) with its name.
 fn is_question(event: &Event) -> bool {
     event.dns.as_ref().is_some_and(|dns| dns.flags & 0xf800 == 0 && dns.qname.is_some())
@@ -319,6 +317,19 @@ fn starts(event: &Event) -> bool {
     event.icmp_error.is_none()
         && event.hook != HookKind::Drop
         && (!tcp || event.tcp_flags & (SYN | ACK) == SYN || is_question(event))
+}
+
+/// A query straight from its socket: a pod's at the node's end of its device, the node's own on `lo`. Nothing lies between
+/// that could translate it (the sockets' hook runs after netfilter), so other ends at a known address are another
+/// packet's: the kernel lets go of many without a word, and where the sockets' hook is missing this is where the next one
+/// is first seen.
+fn is_first_place(event: &Event, direction: Direction, topology: &Topology) -> bool {
+    let role = topology.device(event.ifindex).map(|device| device.role);
+    direction == Direction::Request
+        && matches!(
+            (event.hook, role),
+            (HookKind::Ingress, Some(DeviceRole::Pod)) | (HookKind::Egress, Some(DeviceRole::Loopback))
+        )
 }
 
 /// A client's end of it: its question out, its answer in.

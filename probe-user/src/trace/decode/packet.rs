@@ -100,6 +100,7 @@ fn whole(bytes: &[u8], family: u8) -> Option<Whole<'_>> {
     if version != family {
         return None;
     }
+    let bytes = without_padding(bytes, version)?;
     let (src, dst, ttl, protocol, l4): (IpAddr, IpAddr, _, _, _) = if version == 4 {
         let head = bytes.get(..20)?;
         let address = |at: usize| Ipv4Addr::new(head[at], head[at + 1], head[at + 2], head[at + 3]).into();
@@ -120,6 +121,15 @@ fn whole(bytes: &[u8], family: u8) -> Option<Whole<'_>> {
     let word = |at: usize| segment.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_be_bytes);
     let sequence = if protocol == TCP { [word(4), word(8)] } else { [0; 2] };
     Some(Whole { flow, ttl, tcp_flags, sequence, payload })
+}
+
+/// As far as the IP header says that the packet goes: what Ethernet fills a short frame up with is in no packet. The
+/// kernel writes a length of 0 where the field is too small for it (BIG TCP: include/linux/ip.h, `iph_totlen`).
+fn without_padding(bytes: &[u8], version: u8) -> Option<&[u8]> {
+    let (at, header) = if version == 4 { (2, 0) } else { (4, 40) };
+    let said = u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?);
+    let len = if said == 0 { bytes.len() } else { header + usize::from(said) };
+    Some(&bytes[..len.min(bytes.len())])
 }
 
 /// Protocol and offset behind IPv6 extension headers (RFC 8200, section 4).
@@ -146,7 +156,14 @@ fn transport(bytes: &[u8], protocol: u8) -> Option<((u16, u16), &[u8], u8)> {
     let head = bytes.get(..8)?;
     let ports = (u16::from_be_bytes([head[0], head[1]]), u16::from_be_bytes([head[2], head[3]]));
     match protocol {
-        UDP => Some((ports, &bytes[8..], 0)),
+        // The datagram's own length counts, where there is one (RFC 2675: 0 is that of a jumbogram).
+        UDP => {
+            let len = match u16::from_be_bytes([head[4], head[5]]) {
+                0 => bytes.len(),
+                said => bytes.len().min(usize::from(said)),
+            };
+            Some((ports, bytes.get(8..len).unwrap_or_default(), 0))
+        }
         TCP => {
             let (offset, flags) = (*bytes.get(12)?, *bytes.get(13)?);
             Some((ports, bytes.get(usize::from(offset >> 4) * 4..).unwrap_or_default(), flags))
@@ -204,6 +221,86 @@ mod tests {
         outer[16..20].copy_from_slice(&[192, 0, 2, 2]);
         outer.extend(ip([10, 0, 0, 2], 40000));
         assert_eq!(same(&outer, &packet, flow), Same::Tunnelled);
+    }
+
+    /// An Ethernet frame, filled up to a length with ones.
+    fn padded(to: usize, family: u8, protocol: u8, l4: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(l4.len()).unwrap();
+        let mut frame = vec![0; 12];
+        if family == 4 {
+            frame.extend([0x08, 0, 0x45, 0]);
+            frame.extend((20 + len).to_be_bytes());
+            frame.extend([0, 0, 0x40, 0, 63, protocol, 0, 0, 10, 0, 0, 2, 169, 254, 116, 108]);
+        } else {
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+            frame.extend(len.to_be_bytes());
+            frame.extend([protocol, 63]);
+            frame.extend([[0; 15], [1; 15]].concat());
+            frame.extend([2, 3]);
+        }
+        frame.extend(l4);
+        frame.resize(to, 1);
+        frame
+    }
+
+    fn udp(len: u16, payload: &[u8]) -> Vec<u8> {
+        [&[0x9c, 0x40, 0, 53][..], &len.to_be_bytes(), &[0, 0], payload].concat()
+    }
+
+    fn payload_of(frame: &[u8], family: u8) -> &[u8] {
+        whole(&frame[14..], family).unwrap().payload
+    }
+
+    const SHORT: &[u8] = b"\xab\xcd\x01\x00";
+
+    /// Ethernet's shortest frame has 60 bytes without its checksum. A datagram over IPv6 is never that short, but nothing
+    /// keeps a sender from filling up to more.
+    #[test]
+    fn padding_of_a_short_frame_is_no_payload() {
+        let acknowledges = [&[0x9c, 0x40, 0, 53][..], &[0; 8], &[0x50, 16, 0, 0, 0, 0, 0, 0]].concat();
+        for (family, len) in [(4, 60), (6, 80)] {
+            assert_eq!(payload_of(&padded(len, family, UDP, &udp(12, SHORT)), family), SHORT);
+            assert_eq!(payload_of(&padded(len, family, UDP, &udp(8, b"")), family), b"");
+            assert_eq!(payload_of(&padded(len, family, TCP, &acknowledges), family), b"");
+        }
+        let (packet, flow) = remembered();
+        let frame = padded(60, 4, UDP, &udp(12, SHORT));
+        let Same::Whole(now) = same(&frame, &packet, flow) else { panic!("not the same") };
+        assert_eq!(now.payload, SHORT);
+    }
+
+    #[test]
+    fn what_a_datagram_does_not_count_is_no_payload() {
+        let trailed = udp(12, b"\xab\xcd\x01\x00\x09\x09");
+        for family in [4, 6] {
+            assert_eq!(payload_of(&padded(80, family, UDP, &trailed), family), SHORT);
+        }
+        let (packet, flow) = remembered();
+        assert_eq!(same(&trailed, &packet, flow), Same::Payload(SHORT), "a socket's drop begins at the UDP header");
+    }
+
+    #[test]
+    fn lengths_that_lie_end_at_the_last_byte() {
+        for family in [4, 6] {
+            let said = if family == 4 { 14 + 2 } else { 14 + 4 };
+            let frame = |ip: u16, udp_len: u16| {
+                let mut frame = padded(80, family, UDP, &udp(udp_len, SHORT));
+                frame[said..said + 2].copy_from_slice(&ip.to_be_bytes());
+                frame
+            };
+            let behind = |frame: &[u8]| whole(&frame[14..], family).map(|now| now.payload.len());
+            let l4 = if family == 4 { 20 } else { 40 };
+            let rest = 80 - 14 - l4 - 8;
+            let (header, all) = if family == 4 { (20, 32) } else { (0, 12) };
+            assert_eq!(behind(&frame(0xffff, 0xffff)), Some(rest));
+            assert_eq!(behind(&frame(0, 0)), Some(rest), "neither says anything");
+            assert_eq!(behind(&frame(all, 0xffff)), Some(4), "the packet ends before");
+            for less_than_its_header in [1, 7, 8] {
+                assert_eq!(behind(&frame(all, less_than_its_header)), Some(0));
+            }
+            assert_eq!(behind(&frame(header + 7, 12)), None, "its ports would be nobody's");
+            assert_eq!(behind(&frame(1, 12)), None);
+        }
     }
 
     #[test]

@@ -43,6 +43,43 @@ fn coredns_that_tells_nothing_leaves_it_to_others() {
 }
 
 #[test]
+fn others_that_get_through_do_not_pass_a_coredns_that_tells_nothing() {
+    let scene = new().coredns(Fate::Silent).asks(VantageKind::Health, Udp, Fate::Answered);
+    is(&scene, Unknown, Ended::Unknown, Nowhere, None);
+    // Nothing could be asked from it at all: as if it were not here.
+    let mut scene = scene;
+    for query in &mut scene.queries[..2] {
+        (query.source, query.id, query.ended) = (None, 0, Ended::Unknown);
+    }
+    is(&scene, Pass, Ended::Answered, Nowhere, None);
+}
+
+#[test]
+fn a_policy_for_some_pod_does_not_fail_a_node_whose_health_endpoint_gets_through() {
+    let denied = Fate::Dropped("TC_INGRESS", Request, Some(133));
+    let alone = || new().facts(|f| f.pods = known(vec![])).asks(VantageKind::Pod, Udp, denied.clone());
+    is(&alone(), Fail, Ended::Dropped, Request, Some("HDP213"));
+    let scene = alone().asks(VantageKind::Health, Udp, Fate::Answered);
+    is(&scene, Pass, Ended::Answered, Nowhere, None);
+    assert_eq!(scene.finding("HDP213").unwrap().severity, crate::checks::Severity::Warn);
+    // What is wrong with the way itself counts, whoever shows it.
+    let leaked = hidden().facts(|f| f.pods = known(vec![])).asks(VantageKind::Pod, Udp, Fate::Leaked);
+    let scene = leaked.asks(VantageKind::Health, Udp, Fate::Answered);
+    is(&scene, Fail, Ended::Leaked, Request, Some("HDP201"));
+}
+
+#[test]
+fn a_name_that_the_server_is_silent_about_fails_nothing() {
+    let mut scene = new().coredns(Fate::Answered).asks(VantageKind::Coredns, Udp, Fate::Unanswered);
+    scene.queries[2].qname = "whoami.ds.akahelp.net".into();
+    is(&scene, Pass, Ended::Answered, Nowhere, Some("HDP406"));
+    assert_eq!(scene.finding("HDP406").unwrap().severity, crate::checks::Severity::Warn);
+    // Over the other transport nothing was answered.
+    let scene = new().asks(VantageKind::Coredns, Udp, Fate::Answered).asks(VantageKind::Coredns, Tcp, Fate::Unanswered);
+    is(&scene, Fail, Ended::Unanswered, Nowhere, Some("HDP408"));
+}
+
+#[test]
 fn coredns_on_host_network_decides() {
     let scene =
         hidden().asks(VantageKind::CorednsOnHost, Udp, Fate::Answered).asks(VantageKind::Health, Udp, Fate::Leaked);
@@ -82,6 +119,44 @@ fn forwarding_switched_off_is_no_failure() {
         assert_eq!((verdict.status, verdict.ended, verdict.cause.as_deref()), (Pass, None, Some("HDP302")));
         assert!(scene.findings().iter().all(|finding| finding.severity != crate::checks::Severity::Fail));
     }
+}
+
+#[test]
+fn another_node_local_dns_is_in_use_whatever_coredns_asks() {
+    let dns = "169.254.20.10".parse().unwrap();
+    let mut scene = new().facts(bypass).facts(absent);
+    scene.targets.addresses = vec![dns];
+    scene.facts.cilium.lxc = [(dns, known(None))].into();
+    let scene = scene.asks_at(VantageKind::Coredns, (dns, 53).into(), Udp, Fate::Leaked);
+    is(&scene, Fail, Ended::Leaked, Request, Some("HDP101"));
+    assert_eq!(scene.finding("HDP302").unwrap().severity, crate::checks::Severity::Info);
+}
+
+#[test]
+fn an_address_that_pods_are_told_to_ask_is_in_use() {
+    let told = |f: &mut Facts| {
+        f.network.pod_resolv_conf = known(ResolvConf { nameservers: vec![HOST_DNS.to_string()], search: Vec::new() });
+    };
+    is(
+        &new().facts(bypass).facts(absent).facts(told).coredns(Fate::Leaked),
+        Fail,
+        Ended::Leaked,
+        Request,
+        Some("HDP101"),
+    );
+}
+
+#[test]
+fn a_zone_of_its_own_that_asks_the_address_uses_it() {
+    let stub = |f: &mut Facts| {
+        let mut files = f.coredns.get().unwrap().clone();
+        let forward = |zone: &str, to: &str| Forward { zone: zone.into(), to: vec![to.into()], ..Forward::default() };
+        files[0].forwards = vec![forward(".", "1.1.1.1"), forward("corp.", "169.254.116.108")];
+        f.coredns = known(files);
+    };
+    let scene = new().facts(bypass).facts(stub).facts(absent).coredns(Fate::Leaked);
+    is(&scene, Fail, Ended::Leaked, Request, Some("HDP101"));
+    assert_eq!(scene.finding("HDP302"), None);
 }
 
 // What cannot be told.
