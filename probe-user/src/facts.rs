@@ -22,6 +22,7 @@ mod walk;
 
 pub use cilium::{Cilium, DropCount, HostRouting, LxcEntry, Masquerade, RoutingMode};
 pub use fact::Fact;
+pub(crate) use fact::NOT_LOOKED_FOR;
 pub use host_routing::{LegacyReasons, is_running, replaces_kube_proxy, would_start_with};
 pub use kubernetes::{ClusterPod, Kubernetes};
 pub use network::{

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::Changed;
 use crate::{
-    facts::{Fact, Facts, PodRole, Transport, scope_name},
+    facts::{Fact, Facts, NOT_LOOKED_FOR, PodRole, Transport, scope_name},
     predict::{
         node,
         what_if::{masquerade_name, routing_name},
@@ -29,6 +29,7 @@ fn changed(what: String, before: Value, after: Value) -> Option<Changed> {
     let why = match (&before, &after) {
         (Ok(old), Ok(new)) if old == new => return None,
         (Err(_), Err(_)) => return None,
+        (Err(why), _) | (_, Err(why)) if why == NOT_LOOKED_FOR => return None,
         (Ok(_), Ok(_)) => None,
         (Err(why), Ok(_)) | (Ok(_), Err(why)) => Some(why.clone()),
     };
@@ -147,7 +148,7 @@ fn text(fact: &Fact<String>) -> Value {
 }
 
 fn optional<T>(fact: Option<&Fact<T>>, say: impl FnOnce(&T) -> String) -> Value {
-    fact.map_or_else(|| Err("not looked for".to_owned()), |fact| of(fact, say))
+    fact.map_or_else(|| Err(NOT_LOOKED_FOR.to_owned()), |fact| of(fact, say))
 }
 
 /// `lo, scope host (254)`.

@@ -110,9 +110,12 @@ fn no_line_is_wider_than_the_terminal() {
 
 #[test]
 fn a_setting_without_an_effect_is_a_change() {
-    let before = examples::healthy();
+    let mut before = examples::healthy();
+    before.facts.kernel.release = crate::facts::Fact::known("6.12.0".into(), "uname");
     let mut after = before.clone();
     after.facts.kernel.release = crate::facts::Fact::known("6.99.0".into(), "uname");
+    // A report from before there was such a fact says nothing of it.
+    after.facts.cilium.ipv6 = crate::facts::Fact::known(true, "agent");
     let diff = compared(&before, &after);
     assert_eq!(diff.outcome, Outcome::Changed);
     assert_eq!(diff.changes.len(), 1, "{:?}", diff.changes);

@@ -103,9 +103,12 @@ impl<T> Fact<T> {
     }
 }
 
+/// Why a fact is not known that nobody asked for; of a report from before there was such a fact, too.
+pub(crate) const NOT_LOOKED_FOR: &str = "not looked for";
+
 impl<T> Default for Fact<T> {
     fn default() -> Self {
-        Self::unavailable("not looked for", "")
+        Self::unavailable(NOT_LOOKED_FOR, "")
     }
 }
 

@@ -53,7 +53,7 @@ pub fn disagreements(facts: &Facts) -> Vec<Disagreement> {
 }
 
 /// Text, numbers, switches and lists of them, as one would say them.
-fn words(value: &Value) -> Option<String> {
+pub(super) fn words(value: &Value) -> Option<String> {
     match value {
         Value::Null | Value::Object(_) => None,
         Value::String(text) => Some(text.clone()),
@@ -61,11 +61,6 @@ fn words(value: &Value) -> Option<String> {
         Value::Array(items) if items.is_empty() => Some("none".into()),
         Value::Array(items) => Some(items.iter().map(words).collect::<Option<Vec<_>>>()?.join(" ")),
     }
-}
-
-/// A value in words, or else as it is.
-pub(super) fn in_words(value: &Value) -> String {
-    words(value).unwrap_or_else(|| value.to_string())
 }
 
 #[cfg(test)]

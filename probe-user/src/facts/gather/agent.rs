@@ -13,7 +13,7 @@ use super::{
     http,
     settings::{self, AllSettings},
 };
-use crate::facts::{Cilium, Fact, HostRouting, RoutingMode, walk::in_words, would_start_with};
+use crate::facts::{Cilium, Fact, HostRouting, RoutingMode, walk::words, would_start_with};
 
 mod masquerade;
 mod prefixes;
@@ -219,7 +219,7 @@ impl Says<'_> {
         let others = said.chain(settings.map(|word| (word.source, word.value)));
         let others =
             others.filter(|(_, other)| *other != value).map(|(source, other)| match serde_json::to_value(other) {
-                Ok(other) => format!("{source}: {}", in_words(&other)),
+                Ok(other) => format!("{source}: {}", words(&other).unwrap_or_else(|| other.to_string())),
                 Err(e) => format!("{source}: {e}"),
             });
         let others = others.collect();
