@@ -110,7 +110,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("HDP008", "tests/tests/degraded.rs"),
     ("HDP009", "probe-user/src/checks/probe/out_of_time.rs"),
     ("HDP010", "probe-user/src/checks/probe/talos_resources_differ.rs"),
-    ("HDP011", "probe-user/src/checks/probe/sources_disagree.rs"),
+    ("HDP011", "tests/tests/lies.rs"),
     ("HDP106", "probe-user/src/checks/node/local_route_missing.rs"),
     ("HDP203", "probe-user/src/checks/cilium/settings_not_applied.rs"),
     ("HDP205", "probe-user/src/checks/cilium/workaround_redundant.rs"),
