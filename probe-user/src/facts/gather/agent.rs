@@ -99,7 +99,9 @@ impl Agent {
                     [excluded],
                     // Half a list is not compared.
                     match left_out.is_empty() {
-                        true => says.settings("exclude-local-address", |text| Some(list(text))),
+                        true => says.settings("exclude-local-address", |text| {
+                            Some(list(text).iter().map(|prefix| prefixes::whole(prefix)).collect())
+                        }),
                         false => Vec::new(),
                     },
                 )
@@ -120,13 +122,7 @@ impl Agent {
                 ],
                 says.settings("direct-routing-device", plain_name),
             ),
-            kube_proxy_replacement: says.pick(
-                [
-                    says.health("/kube-proxy-replacement/mode", text),
-                    says.config("KubeProxyReplacement", |v| v.as_str().map(capitalized)),
-                ],
-                says.settings("kube-proxy-replacement", |text| Some(capitalized(text))),
-            ),
+            kube_proxy_replacement: says.kube_proxy_replacement(),
             ipsec: says.pick(
                 [
                     says.health("/encryption/mode", |v| Some(v.as_str()?.eq_ignore_ascii_case("ipsec"))),
@@ -251,6 +247,20 @@ impl Says<'_> {
         ])
     }
 
+    fn kube_proxy_replacement(&self) -> Fact<String> {
+        let said = [
+            self.health("/kube-proxy-replacement/mode", text),
+            self.config("KubeProxyReplacement", |v| v.as_str().map(capitalized)),
+        ];
+        // Up to 1.15 a mode has two names, and the agent may say the other one than its settings.
+        let told = said.iter().flatten().next().map(|(_, mode)| mode.clone());
+        let settings = self.settings("kube-proxy-replacement", |text| {
+            let mode = capitalized(text);
+            Some(told.clone().filter(|told| is_same_mode(told, &mode)).unwrap_or(mode))
+        });
+        self.pick(said, settings)
+    }
+
     /// What the agent was started with decides; what it will be started with next time is kept where it differs. Of an
     /// agent whose own set is not there, BPF host routing tells that it was not asked for Legacy.
     fn legacy_routing_configured(&self, effective: &Fact<HostRouting>) -> Fact<bool> {
@@ -294,6 +304,10 @@ fn word(text: &str) -> Option<String> {
 fn capitalized(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+fn is_same_mode(a: &str, b: &str) -> bool {
+    [["True", "Strict"], ["False", "Disabled"]].iter().any(|names| names.contains(&a) && names.contains(&b))
 }
 
 fn flag(text: &str) -> Option<bool> {

@@ -220,6 +220,18 @@ fn the_families_are_known_by_the_agent_or_its_settings() {
 }
 
 #[test]
+fn a_mode_under_its_other_name_is_no_other_mode() {
+    let with = |said: &str, set: &str| {
+        let health = json!({"kube-proxy-replacement": {"mode": said}}).to_string();
+        let replaced = agent(&health, "{}").facts(&settings(&[("kube-proxy-replacement", set)])).kube_proxy_replacement;
+        assert_eq!(replaced.get().map(String::as_str), Some(said));
+        replaced.others().len()
+    };
+    assert_eq!([with("True", "true"), with("True", "strict"), with("False", "disabled")], [0; 3]);
+    assert_eq!([with("True", "false"), with("False", "partial")], [1; 2]);
+}
+
+#[test]
 fn excluded_prefixes_keep_their_length() {
     let net = json!({"IP": "169.254.0.0", "Mask": "//8AAA=="});
     let excluded = configured(&json!({"ExcludeLocalAddresses": [net, "10.0.0.0/8", {"IP": "1.1.1.1"}]}));

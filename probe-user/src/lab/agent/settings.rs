@@ -23,6 +23,9 @@ pub(crate) fn files(cilium: &CiliumSpec, ipv6: bool) -> Vec<(String, String)> {
         ("kube-proxy-replacement", flag(true)),
         ("local-max-addr-scope", cilium.address_scope_max.to_string()),
     ];
+    if cilium.netkit {
+        keys.push(("datapath-mode", "netkit-l2".to_owned()));
+    }
     keys.extend(match cilium.routing {
         RoutingMode::Native => vec![("routing-mode", "native".to_owned())],
         RoutingMode::Tunnel => vec![("routing-mode", "tunnel".to_owned()), ("tunnel-protocol", "vxlan".to_owned())],
@@ -33,6 +36,15 @@ pub(crate) fn files(cilium: &CiliumSpec, ipv6: bool) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_the_default_is_set() {
+        let has = |cilium: &CiliumSpec, ipv6: bool, key: &str, value: &str| {
+            files(cilium, ipv6).contains(&(format!("{DIRECTORY}/{key}"), value.to_owned()))
+        };
+        assert!(has(&CiliumSpec { netkit: true, ..CiliumSpec::default() }, true, "datapath-mode", "netkit-l2"));
+        assert!(has(&CiliumSpec::default(), true, "enable-ipv6", "true"));
+    }
 
     #[test]
     fn a_fallback_is_not_what_was_asked_for() {

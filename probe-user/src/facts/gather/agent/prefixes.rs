@@ -9,12 +9,31 @@ use serde_json::Value;
 pub(super) fn read(value: &Value) -> (Vec<String>, Vec<String>) {
     let (mut prefixes, mut left_out) = (Vec::new(), Vec::new());
     for entry in value.as_array().into_iter().flatten() {
-        match entry.as_str().map_or_else(|| of_net(entry), |text| Ok(text.to_owned())) {
+        match entry.as_str().map_or_else(|| of_net(entry), |text| Ok(whole(text))) {
             Ok(prefix) => prefixes.push(prefix),
             Err(why) => left_out.push(format!("{entry} was left out: {why}")),
         }
     }
     (prefixes, left_out)
+}
+
+/// A prefix as Go has it: without the bits that its length leaves out. What is none stays as it is.
+pub(super) fn whole(text: &str) -> String {
+    let masked = |text: &str| {
+        let (address, length) = text.split_once('/')?;
+        let length: u32 = length.parse().ok()?;
+        let address = match address.parse().ok()? {
+            IpAddr::V4(ip) if length <= 32 => {
+                IpAddr::V4((ip.to_bits() & u32::MAX.checked_shl(32 - length).unwrap_or(0)).into())
+            }
+            IpAddr::V6(ip) if length <= 128 => {
+                IpAddr::V6((ip.to_bits() & u128::MAX.checked_shl(128 - length).unwrap_or(0)).into())
+            }
+            _ => return None,
+        };
+        Some(format!("{address}/{length}"))
+    };
+    masked(text).unwrap_or_else(|| text.to_owned())
 }
 
 fn of_net(value: &Value) -> Result<String, &'static str> {
@@ -112,6 +131,21 @@ mod tests {
             assert!(matches!(left_out.as_slice(), [one] if one.contains(why)), "{ip} {mask}: {left_out:?}");
         }
         assert_eq!(read(&json!(null)), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn what_a_prefix_leaves_out_is_not_told() {
+        for (text, expected) in [
+            ("169.254.20.10/16", "169.254.0.0/16"),
+            ("169.254.20.10/32", "169.254.20.10/32"),
+            ("1.2.3.4/0", "0.0.0.0/0"),
+            ("FD54:0::1/64", "fd54::/64"),
+            ("fd54::1/0", "::/0"),
+            ("1.2.3.4/33", "1.2.3.4/33"),
+            ("nonsense", "nonsense"),
+        ] {
+            assert_eq!(whole(text), expected);
+        }
     }
 
     proptest::proptest! {
