@@ -30,7 +30,7 @@ Versions: any.
 
 fn run(case: &Case<'_>) -> Vec<Finding> {
     let facts = case.facts;
-    let mut lines: Vec<String> = disagreements(facts).into_iter().filter_map(untold).collect();
+    let mut lines: Vec<String> = disagreements(facts).into_iter().filter_map(|told| untold(facts, told)).collect();
     lines.extend(shortcut(facts));
     lines.extend(case.targets.addresses.iter().filter_map(|address| {
         let host = facts.cilium.lxc.get(address).and_then(Fact::get)?.is_some_and(|entry| entry.flags & HOST != 0);
@@ -55,12 +55,26 @@ const HOST: u32 = 1;
 const HOST_IDENTITY: u32 = 1;
 
 /// What no other finding tells of it.
-fn untold(mut disagreement: Disagreement) -> Option<String> {
-    let all = std::mem::take(&mut disagreement.others);
+fn untold(facts: &Facts, mut disagreement: Disagreement) -> Option<String> {
+    let mut all = std::mem::take(&mut disagreement.others);
+    if disagreement.fact == "cilium.devices" {
+        all.retain(|other| !names_the_same(facts, other));
+    }
     disagreement.others = all.into_iter().filter(|other| !settings_not_applied::tells(&disagreement, other)).collect();
     let Disagreement { fact, known, source, others } = disagreement;
     let is = known.map(|known| format!(" is {known}")).unwrap_or_default();
     (!others.is_empty()).then(|| format!("{fact}{is} ({source}); but {}", others.join("; ")))
+}
+
+/// Devices that this node has: a setting for every node may name more, and a pin outlives its device.
+fn names_the_same(facts: &Facts, other: &str) -> bool {
+    let (Some(links), Some(devices)) = (facts.network.links.get(), facts.cilium.devices.get()) else { return false };
+    let names = other.rsplit(": ").next().unwrap_or_default().split(' ');
+    let mut here: Vec<&str> = names.filter(|name| links.iter().any(|link| link.name == *name)).collect();
+    here.sort_unstable();
+    let mut known: Vec<&str> = devices.iter().map(String::as_str).collect();
+    known.sort_unstable();
+    here == known
 }
 
 /// The one-device shortcut as it was compiled, and as Cilium's devices and settings make it. Only BPF host routing has
@@ -86,7 +100,7 @@ fn shortcut(facts: &Facts) -> Option<String> {
 mod tests {
     use super::*;
     use crate::{
-        checks::testing::{HOST_DNS, Scene, hide, known},
+        checks::testing::{HOST_DNS, Scene, hide, known, link},
         facts::would_start_with,
     };
 
@@ -100,7 +114,11 @@ mod tests {
     fn every_source_is_named() {
         assert_eq!(evidence(&Scene::new()), [""; 0]);
         let scene = Scene::new().facts(|f| f.cilium.devices.differs("/sys/fs/bpf/cilium/devices: eth0 eth1"));
+        assert_eq!(evidence(&scene), [""; 0], "it has no eth1");
+        let scene = scene.facts(|f| f.network.links = known(vec![link(1, "lo"), link(2, "eth0"), link(3, "eth1")]));
         assert_eq!(evidence(&scene), ["cilium.devices is eth0 (test); but /sys/fs/bpf/cilium/devices: eth0 eth1"]);
+        let scene = Scene::new().facts(|f| f.cilium.devices.differs("devices in ConfigMap x: lo"));
+        assert_eq!(evidence(&scene).len(), 1);
         let scene = Scene::new().facts(|f| f.coredns.differs("ConfigMap kube-system/coredns: forwards to 1.1.1.1"));
         assert_eq!(evidence(&scene), ["coredns (test); but ConfigMap kube-system/coredns: forwards to 1.1.1.1"]);
     }
