@@ -195,7 +195,7 @@ fn unknown_address(
 ) -> Result<Way, String> {
     let missing = |what: String| format!("cannot say without {what}");
     if version.tunnel_passes_to_stack() {
-        let mode = facts.cilium.routing_mode.get().ok_or_else(|| missing("the routing mode".into()))?;
+        let mode = facts.cilium.routing_mode.running().ok_or_else(|| missing("the routing mode".into()))?;
         if *mode == RoutingMode::Tunnel {
             because.push(format!("in tunnel mode Cilium {version} passes what has no tunnel endpoint to the stack"));
             return stack(facts, target, because);
@@ -283,7 +283,7 @@ fn delivered(
 /// Every pod's device filters strictly by the way back, which for Cilium without endpoint routes is `cilium_host`. Where
 /// another plugin is in front of Cilium, pods' devices have other names, and routes of their own.
 fn strict_pod_interface(facts: &Facts) -> Option<&str> {
-    if cilium::is_here(facts) != Some(true) || facts.cilium.endpoint_routes.get() != Some(&false) {
+    if cilium::is_here(facts) != Some(true) || facts.cilium.endpoint_routes.running() != Some(&false) {
         return None;
     }
     let filters = facts.network.rp_filter.get()?;

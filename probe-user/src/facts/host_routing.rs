@@ -50,6 +50,12 @@ impl Cilium {
         self.ipsec.restart();
         self.masquerade.restart();
         self.kube_proxy_replacement.restart();
+        self.routing_mode.restart();
+        self.devices.restart();
+        self.direct_routing_device.restart();
+        self.endpoint_routes.restart();
+        self.address_scope_max.restart();
+        self.exclude_local_addresses.restart();
     }
 
     /// What of the settings makes host routing Legacy, as it runs.

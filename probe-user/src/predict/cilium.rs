@@ -78,18 +78,18 @@ fn computes(facts: &Facts, address: IpAddr) -> Result<(bool, String), String> {
     for at in held {
         // Scope global is below every limit.
         let max =
-            facts.cilium.address_scope_max.get().copied().or((at.scope == 0).then_some(DEFAULT_ADDRESS_SCOPE_MAX));
+            facts.cilium.address_scope_max.running().copied().or((at.scope == 0).then_some(DEFAULT_ADDRESS_SCOPE_MAX));
         let max = max.ok_or("cilium_lxc, or else local-max-addr-scope")?;
         if at.scope > max {
             let scope = scope_name(at.scope);
             reasons.push(format!("scope {scope} ({}) is above local-max-addr-scope {max}", at.scope));
         } else if learns(facts, &version, &at.interface) {
-            if facts.cilium.exclude_local_addresses.get().is_none() {
+            if facts.cilium.exclude_local_addresses.running().is_none() {
                 return Err("cilium_lxc, or else exclude-local-address".into());
             }
             let interface = &at.interface;
             return Ok((true, format!("Cilium {version} learns addresses of {interface} up to scope {max}")));
-        } else if at.interface != "lo" && facts.cilium.devices.get().is_none() {
+        } else if at.interface != "lo" && facts.cilium.devices.running().is_none() {
             return Err("cilium_lxc, or else Cilium's devices".into());
         } else {
             reasons.push(format!("Cilium {version} does not learn addresses of {}", at.interface));
@@ -104,20 +104,20 @@ pub fn learns(facts: &Facts, version: &Version, interface: &str) -> bool {
     if interface == "lo" {
         return version.learns_from_lo();
     }
-    let selected = facts.cilium.devices.get().is_some_and(|devices| devices.iter().any(|d| d == interface));
+    let selected = facts.cilium.devices.running().is_some_and(|devices| devices.iter().any(|d| d == interface));
     let up = facts.network.links.get().is_none_or(|links| links.iter().any(|l| l.name == interface && l.up));
     selected || interface == "cilium_host" || version.learns_from_unselected(up)
 }
 
 #[must_use]
 pub fn scope_max(facts: &Facts) -> u8 {
-    facts.cilium.address_scope_max.get().copied().unwrap_or(DEFAULT_ADDRESS_SCOPE_MAX)
+    facts.cilium.address_scope_max.running().copied().unwrap_or(DEFAULT_ADDRESS_SCOPE_MAX)
 }
 
 /// A prefix in `exclude-local-address` covers it.
 #[must_use]
 pub fn is_excluded(facts: &Facts, address: IpAddr) -> bool {
-    let excluded = facts.cilium.exclude_local_addresses.get();
+    let excluded = facts.cilium.exclude_local_addresses.running();
     excluded.is_some_and(|prefixes| prefixes.iter().any(|prefix| node::contains(prefix.trim(), address)))
 }
 
@@ -131,7 +131,7 @@ pub fn skips_fib(facts: &Facts) -> Result<(bool, String), String> {
         let how = if skip { "with" } else { "without" };
         return Ok((skip, format!("the datapath is compiled {how} the one-device shortcut ENABLE_SKIP_FIB")));
     }
-    let devices = cilium.devices.get().ok_or("Cilium's devices")?;
+    let devices = cilium.devices.running().ok_or("Cilium's devices")?;
     let links = facts.network.links.get().map_or(&[][..], Vec::as_slice);
     if devices.len() == 1 && links.iter().any(|link| link.name == WIREGUARD) {
         return Err(format!("ENABLE_SKIP_FIB in an endpoint's ep_config.h: {WIREGUARD} may count as a second device"));
@@ -139,12 +139,12 @@ pub fn skips_fib(facts: &Facts) -> Result<(bool, String), String> {
     if devices.len() != 1 {
         return Ok((false, format!("Cilium has {} external devices ({})", devices.len(), devices.join(", "))));
     }
-    match cilium.endpoint_routes.get() {
+    match cilium.endpoint_routes.running() {
         Some(true) => return Ok((false, "endpoint routes are on, so there is no one-device shortcut".into())),
         Some(false) => {}
         None => return Err("enable-endpoint-routes".into()),
     }
-    if cilium.direct_routing_device.get().is_some_and(String::is_empty) {
+    if cilium.direct_routing_device.running().is_some_and(String::is_empty) {
         return Ok((false, "there is no direct-routing device, so no one-device shortcut".into()));
     }
     Ok((true, format!("{} is the only external device: Cilium skips the route lookup", devices[0])))

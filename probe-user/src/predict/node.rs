@@ -30,11 +30,13 @@ pub fn listens(facts: &Facts, target: SocketAddr, transport: Transport) -> Optio
     Some(facts.listeners.get()?.iter().any(|listener| listener.transport == transport && covers(listener, target)))
 }
 
-/// The listener's own address, or the wildcard of its family: a socket on `::` that takes IPv4 too is listed as two.
+/// The listener's own address, or the wildcard of its family: a socket on `::` that takes IPv4 too is listed as two. One
+/// that is bound to a device takes what comes in there alone, and pods' packets come in on their own.
 #[must_use]
 pub fn covers(listener: &Listener, target: SocketAddr) -> bool {
     let own = listener.local.ip();
-    listener.local.port() == target.port()
+    listener.interface.is_none()
+        && listener.local.port() == target.port()
         && (own == target.ip() || (own.is_unspecified() && own.is_ipv4() == target.is_ipv4()))
 }
 
@@ -123,5 +125,7 @@ mod tests {
         for no in ["127.0.0.53:53", "0.0.0.0:5353", "169.254.116.109:53", "[::]:53"] {
             assert!(!covers(&at(no), target), "{no}");
         }
+        let bound = Listener { interface: Some("virbr0".into()), ..at("0.0.0.0:53") };
+        assert!(!covers(&bound, target), "pods' packets come in on devices of their own");
     }
 }

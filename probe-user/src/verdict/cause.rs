@@ -115,6 +115,6 @@ fn firewall_may_reject(case: &Case<'_>) -> bool {
         firewall
             .chains
             .iter()
-            .any(|chain| matches!(chain.hook.as_str(), "prerouting" | "input" | "ingress") && chain.dropping_rules > 0)
+            .any(|chain| matches!(chain.hook.as_str(), "prerouting" | "input" | "ingress") && chain.rejecting_rules > 0)
     })
 }
