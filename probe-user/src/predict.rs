@@ -78,7 +78,13 @@ pub fn predict_on_host(facts: &Facts, targets: &Targets) -> Prediction {
 }
 
 fn worst(facts: &Facts, targets: &Targets, from: Origin) -> Prediction {
-    let mut all: Vec<Prediction> = targets.sockets().map(|target| predict_one(facts, target, from)).collect();
+    // Pods cannot send to an address of a family that they do not have.
+    let sendable = |target: &SocketAddr| from == Origin::Node || cilium::has_family(facts, target.ip());
+    let mut sockets: Vec<SocketAddr> = targets.sockets().collect();
+    if sockets.iter().any(sendable) {
+        sockets.retain(sendable);
+    }
+    let mut all: Vec<Prediction> = sockets.into_iter().map(|target| predict_one(facts, target, from)).collect();
     // The first of the worst: targets are in the order the user gave them.
     let worst = (0..all.len()).max_by_key(|&i| (all[i].badness(), std::cmp::Reverse(i)));
     worst.map(|i| all.swap_remove(i)).unwrap_or_default()

@@ -71,6 +71,12 @@ pub fn knows(facts: &Facts, address: IpAddr) -> Result<(bool, String), String> {
 fn computes(facts: &Facts, address: IpAddr) -> Result<(bool, String), String> {
     let held = node::holders(facts, address).ok_or("the node's addresses")?;
     let version = version(facts).ok_or("cilium_lxc, or else Cilium's version")?;
+    if !has_family(facts, address) {
+        return Ok((
+            false,
+            format!("Cilium does without IPv6 here ({}), and so do its pods", facts.cilium.ipv6.source()),
+        ));
+    }
     if is_excluded(facts, address) {
         return Ok((false, format!("{address} is in exclude-local-address")));
     }
@@ -96,6 +102,14 @@ fn computes(facts: &Facts, address: IpAddr) -> Result<(bool, String), String> {
         }
     }
     Ok((false, if reasons.is_empty() { format!("{address} is on no interface") } else { reasons.join("; ") }))
+}
+
+/// Cilium, and so its pods, have the address's family, or nothing says that they do not (daemon/cmd/hostips-sync.go leaves
+/// out the addresses of a family that is off).
+#[must_use]
+pub fn has_family(facts: &Facts, address: IpAddr) -> bool {
+    let family = if address.is_ipv4() { &facts.cilium.ipv4 } else { &facts.cilium.ipv6 };
+    family.running() != Some(&false)
 }
 
 /// Cilium of this version takes addresses of this device for the host's.

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     checks::testing::{HOST_DNS, address, default_route, facts, hide, known, link, listener, local_route, pod},
     facts::{Fact, LxcEntry, Masquerade, Pod, PodRole, Route, Rule},
+    target::HOST_DNS_V6,
 };
 
 fn run(facts: &Facts) -> Prediction {
@@ -319,4 +320,15 @@ fn strict_filters_of_other_plugins_devices_are_theirs() {
     assert_eq!(filtered("lxc1", false), Some(Ended::Dropped));
     assert_eq!(filtered("lxc1", true), Some(Ended::Answered), "the way back is the device itself");
     assert_eq!(filtered("cali1", false), Some(Ended::Answered));
+}
+
+#[test]
+fn a_family_that_pods_do_not_have_is_no_part_of_it() {
+    let targets = Targets { addresses: vec![HOST_DNS, HOST_DNS_V6], port: 53 };
+    let mut facts = facts();
+    facts.network.addresses = known(vec![address("lo", HOST_DNS, 0), address("lo", HOST_DNS_V6, 0)]);
+    facts.cilium.lxc.insert(HOST_DNS_V6, known(None));
+    assert_eq!(predict(&facts, &targets).ended, Some(Ended::Leaked), "IPv6's");
+    facts.cilium.ipv6 = known(false);
+    assert_eq!(predict(&facts, &targets).ended, Some(Ended::Answered), "IPv4 alone");
 }
