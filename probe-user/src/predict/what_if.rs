@@ -86,6 +86,11 @@ impl Change {
         }
     }
 
+    /// It takes effect with a restart of Cilium's agent, which then reads all of its settings anew.
+    const fn restarts_the_agent(&self) -> bool {
+        !matches!(self, Self::LoScope(_) | Self::Forward(_) | Self::Addresses(..))
+    }
+
     /// Makes the change.
     fn apply(&self, facts: &mut Facts, targets: &Targets) {
         let agent = &mut facts.cilium;
@@ -155,6 +160,9 @@ pub fn after(facts: &Facts, targets: &Targets, deciding: Deciding, changes: &[Ch
         return not_in_use();
     }
     let mut facts = facts.clone();
+    if changes.iter().any(Change::restarts_the_agent) {
+        facts.cilium.restart();
+    }
     for change in changes {
         change.apply(&mut facts, targets);
     }
@@ -191,7 +199,6 @@ fn forget_what_is_compiled(facts: &mut Facts) {
 /// for Legacy.
 fn route_anew(facts: &mut Facts) {
     let agent = &mut facts.cilium;
-    agent.restart(); // no change takes effect without
     if agent.host_routing.get() == Some(&HostRouting::Bpf) {
         let running = format!("host routing is BPF ({})", agent.host_routing.source());
         known_by(&mut agent.legacy_routing_configured, false, &running);

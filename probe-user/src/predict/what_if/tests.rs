@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     checks::testing::{HOST_DNS, address, facts, hide, known},
     ended::Ended,
+    facts::would_start_with,
     target::HOST_DNS_V6,
 };
 
@@ -114,6 +115,17 @@ fn what_is_not_known_is_not_guessed() {
     silent.cilium.legacy_routing_configured = known(true);
     let after = after(&silent, &Targets::default(), Deciding::Pods, &[change("host-routing=bpf")]);
     assert!(after.because.last().unwrap().contains("enable-ipsec"), "{:?}", after.because);
+}
+
+#[test]
+fn a_setting_that_waits_for_a_restart_counts_where_there_is_one() {
+    let mut waiting = facts();
+    hide(&mut waiting);
+    waiting.cilium.skip_fib = Fact::default();
+    waiting.cilium.devices = Fact::known(vec!["eth0".into(), "eth1".into()], would_start_with("devices in /config"));
+    assert_eq!(ended(&waiting, &[]), None, "what it runs with is not known");
+    assert_eq!(ended(&waiting, &["lo-scope=host"]), None);
+    assert_eq!(ended(&waiting, &["endpoint-routes=false"]), Some(Ended::Dropped));
 }
 
 #[test]
