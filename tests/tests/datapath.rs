@@ -157,7 +157,7 @@ fn a_change_of_scope_is_followed_within_a_second() {
         let start = Instant::now();
         while node.lxc(address).is_some() != known {
             assert!(start.elapsed() < Duration::from_secs(1), "not within a second");
-            std::thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
     };
     assert_eq!(node.udp(0, HOST_DNS), Some(format!("outside saw {NODE}")));
@@ -302,7 +302,7 @@ fn a_device_without_ethernet_leaks_and_answers_come_back() {
     let node = with(|wanted| wanted.tun = true);
     let mut tun = node.tun.as_ref().unwrap().try_clone().unwrap();
     let server: SocketAddr = format!("{HOST_DNS}:53").parse().unwrap();
-    let outside = std::thread::spawn(move || {
+    let outside = thread::spawn(move || {
         let mut seen = Vec::new();
         let mut packet = [0_u8; 256];
         while seen.len() < 2 {
