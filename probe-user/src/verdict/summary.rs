@@ -127,7 +127,10 @@ fn story(worst: &Outcome<'_>, cause: Option<Code>) -> String {
             "Somebody listens there, but the node's firewall rejects the query.".into()
         }
         (Ended::PortUnreachable, Some(Code::NobodyListens)) => "Nobody listens there.".into(),
-        (Ended::PortUnreachable, _) => format!("Nobody listens there over {}.", upper(worst.query.transport)),
+        (Ended::PortUnreachable, Some(Code::ListenerIncomplete)) => {
+            format!("Nobody listens there over {}.", upper(worst.query.transport))
+        }
+        (Ended::PortUnreachable, _) => format!("The node refuses the query over {}.", upper(worst.query.transport)),
         (Ended::Unanswered, _) => {
             "The query reaches the server's socket, but the server does not answer in time.".into()
         }

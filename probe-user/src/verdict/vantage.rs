@@ -1,5 +1,7 @@
 //! Whose queries decide.
 
+use std::net::IpAddr;
+
 use super::{cause, outcome::Outcome};
 use crate::{
     checks::{Case, code::Code},
@@ -47,8 +49,8 @@ pub const fn decides_first(kind: VantageKind) -> bool {
 /// network policy may be for CoreDNS alone.
 #[must_use]
 pub fn decisive<'a>(case: &Case<'a>) -> Vec<Outcome<'a>> {
-    let first = askable(of(case, |query| decides_first(query.vantage_kind)));
-    let second = || askable(others(case));
+    let first = askable(case, of(case, |query| decides_first(query.vantage_kind)));
+    let second = || askable(case, others(case));
     let told = |outcomes: &[Outcome<'_>]| outcomes.iter().any(|outcome| outcome.ended != Ended::Unknown);
     let outcomes = if first.is_empty() {
         second()
@@ -73,19 +75,30 @@ fn others<'a>(case: &Case<'a>) -> Vec<Outcome<'a>> {
     all
 }
 
-/// Leaves out the addresses to which nobody here could send anything (pods without IPv6), if to others they could.
-fn askable(mut outcomes: Vec<Outcome<'_>>) -> Vec<Outcome<'_>> {
-    let sent: Vec<_> = outcomes.iter().filter(|o| was_sent(o.query)).map(|o| o.query.address).collect();
-    if !sent.is_empty() {
-        outcomes.retain(|outcome| sent.contains(&outcome.query.address));
+/// Leaves out what pods that have no address of the family could not send, if there is something else.
+fn askable<'a>(case: &Case<'a>, mut outcomes: Vec<Outcome<'a>>) -> Vec<Outcome<'a>> {
+    if outcomes.iter().any(|outcome| !lacks_family(case, outcome)) {
+        outcomes.retain(|outcome| !lacks_family(case, outcome));
     }
     outcomes
 }
 
-/// A packet left the asking socket, as far as is known.
+/// Nothing could be sent, as the pod is known to have no address of that family beyond the link.
 #[must_use]
-pub fn was_sent(query: &Query) -> bool {
-    query.source.is_some() || query.id != 0
+pub fn lacks_family(case: &Case<'_>, outcome: &Outcome<'_>) -> bool {
+    let query = outcome.query;
+    let of_family = |address: &IpAddr| match address {
+        IpAddr::V4(_) => query.address.is_ipv4(),
+        IpAddr::V6(ip) => query.address.is_ipv6() && !ip.is_unicast_link_local(),
+    };
+    let pods = case.facts.pods.get().map_or(&[][..], Vec::as_slice);
+    let pod = pods.iter().find(|pod| pod.name == query.vantage && !pod.addresses.is_empty());
+    outcome.ended == Ended::Unknown && !was_sent(query) && pod.is_some_and(|pod| !pod.addresses.iter().any(of_family))
+}
+
+/// A packet left the asking socket, as far as is known. Before it is connected a TCP socket has a port and no address.
+fn was_sent(query: &Query) -> bool {
+    query.id != 0 || query.source.is_some_and(|source| !source.ip().is_unspecified())
 }
 
 /// Leaves out what the server was silent about, where it answered another question of the same vantage: its upstreams are

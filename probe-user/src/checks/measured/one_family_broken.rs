@@ -1,7 +1,5 @@
 //! HDP409 one-family-broken: one of IPv4 and IPv6 works and the other does not.
 
-use std::net::SocketAddr;
-
 use crate::{
     checks::{Case, Check, Finding, Severity, code::Code, symptom},
     ended::Ended,
@@ -21,8 +19,8 @@ seconds.
 
 By hand: `dig @IPV4 example.com` and `dig @IPV6 example.com`, from a pod.
 
-Fix: the one of the root, which names the address. Where it says that pods cannot send over a
-family, they have no address of it, and nothing needs to be done.
+Fix: the one of the root, which names the address. Where pods have no address of a family nothing
+needs to be done: they ask the other.
 
 Versions: Talos 1.14 and later has both, with a pod CIDR of each family.
 ";
@@ -48,15 +46,13 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     broken.into_iter().chain(unasked(case, &vantage::pods(case))).collect()
 }
 
-/// An address that pods could not even send to, as they have nothing of its family. It decides nothing.
+/// Pods that have no address of a target's family: they cannot send there, and that decides nothing.
 fn unasked(case: &Case<'_>, pods: &[Outcome<'_>]) -> Option<Finding> {
-    let sent = |to: SocketAddr| pods.iter().any(|o| o.query.address == to && vantage::was_sent(o.query));
-    let (asked, not): (Vec<_>, Vec<_>) = case.targets.sockets().partition(|to| sent(*to));
-    let (Some(not), false) = (not.first(), asked.is_empty()) else { return None };
-    let family = if not.is_ipv4() { "IPv4" } else { "IPv6" };
-    let title = format!("Pods here cannot send over {family}: nothing was asked of {not} from them.");
-    let notes = pods.iter().filter(|o| o.query.address == *not);
-    let notes = notes.filter_map(|o| Some(format!("{} {}", o.query.label(), o.query.note.as_ref()?)));
+    let mut unsent = pods.iter().filter(|outcome| vantage::lacks_family(case, outcome)).peekable();
+    let to = unsent.peek()?.query.address;
+    let family = if to.is_ipv4() { "IPv4" } else { "IPv6" };
+    let title = format!("Pods here have no {family} address: nothing was asked of {to} from them.");
+    let notes = unsent.filter_map(|o| Some(format!("{} {}", o.query.label(), o.query.note.as_ref()?)));
     Some(Finding::new(Code::OneFamilyBroken, Severity::Info, title).evidences(notes))
 }
 
@@ -64,25 +60,47 @@ fn unasked(case: &Case<'_>, pods: &[Outcome<'_>]) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::{
-        checks::testing::{Fate, Scene},
-        facts::Transport,
+        checks::testing::{Fate, Scene, known, pod},
+        facts::{Pod, PodRole, Transport},
         query::VantageKind,
         target::HOST_DNS_V6,
         verdict::judge,
     };
 
-    #[test]
-    fn a_family_that_pods_do_not_have_decides_nothing() {
-        let mut scene = Scene::new();
+    /// CoreDNS is answered over IPv4; over IPv6 it could send nothing, as its sockets left it.
+    fn without_route(addresses: &[&str]) -> Scene {
+        let mut scene = Scene::new().facts(|f| {
+            let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            f.pods = known(vec![Pod { addresses, ..pod("coredns-1", PodRole::Coredns) }]);
+        });
         scene.targets.addresses.push(HOST_DNS_V6);
         let v6 = (HOST_DNS_V6, 53).into();
-        let mut scene = scene.coredns(Fate::Answered).asks_at(VantageKind::Coredns, v6, Transport::Udp, Fate::Silent);
-        let unsent = scene.queries.last_mut().unwrap();
-        (unsent.source, unsent.id, unsent.note) = (None, 0, Some("network unreachable".into()));
+        scene = scene.coredns(Fate::Answered);
+        for transport in [Transport::Udp, Transport::Tcp] {
+            scene = scene.asks_at(VantageKind::Coredns, v6, transport, Fate::Silent);
+            let unsent = scene.queries.last_mut().unwrap();
+            unsent.source = (transport == Transport::Tcp).then(|| "[::]:40000".parse().unwrap());
+            (unsent.id, unsent.ended, unsent.note) = (0, Ended::Unknown, Some("network unreachable".into()));
+        }
+        scene
+    }
+
+    #[test]
+    fn a_family_that_pods_do_not_have_decides_nothing() {
+        let scene = without_route(&["10.0.0.5", "fe80::1"]);
         let finding = scene.finding("HDP409").unwrap();
-        assert_eq!(finding.severity, Severity::Info);
-        assert!(finding.title.contains("IPv6") && finding.evidence[0].ends_with("network unreachable"), "{finding:?}");
+        assert_eq!((finding.severity, finding.evidence.len()), (Severity::Info, 2));
+        assert!(finding.title.contains("no IPv6 address") && finding.evidence[0].ends_with("network unreachable"));
         assert_eq!(judge(&scene.case(), &scene.findings()).status, Status::Pass);
+    }
+
+    #[test]
+    fn a_missing_route_is_no_missing_family() {
+        for addresses in [&["10.0.0.5", "fd00::5"][..], &[]] {
+            let scene = without_route(addresses);
+            assert_eq!(scene.finding("HDP409"), None, "{addresses:?}");
+            assert_eq!(judge(&scene.case(), &scene.findings()).status, Status::Unknown, "{addresses:?}");
+        }
     }
 
     #[test]

@@ -109,7 +109,7 @@ pub fn ending(report: &Report, trace: &PacketTrace) -> Option<String> {
             Some("reached the node's DNS socket".to_owned()),
             &never("no answer left it", "no answer was seen to leave it", window),
         ),
-        Ended::PortUnreachable => "refused: nobody listens on that port of the address".to_owned(),
+        Ended::PortUnreachable => "refused, by an ICMP error or a reset".to_owned(),
         Ended::Malformed => "what came back is not a DNS message".to_owned(),
         Ended::Unknown => {
             format!("cannot be told: {}", trace.unknown.as_deref().unwrap_or("no reason was recorded"))
