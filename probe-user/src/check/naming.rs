@@ -1,5 +1,7 @@
 //! What the hooks do not tell of a packet, and Cilium's maps do: why it was dropped, and as whom it left.
 
+use std::{collections::BTreeMap, net::SocketAddr};
+
 use crate::{
     checks::code::Code,
     ended::Direction,
@@ -37,20 +39,28 @@ pub(super) fn ciliums_reason(traces: &mut [PacketTrace], facts: &Facts, targets:
         Some("NOT_SPECIFIED") => trace.hops.last().and_then(|hop| hop.interface.as_deref()).is_some_and(is_netkit),
         _ => false,
     };
-    let mut dropped: Vec<&mut PacketTrace> = traces.iter_mut().filter(|trace| by_cilium(trace)).collect();
-    let packets = dropped.len() as u64;
-    let requests = dropped.iter().all(|trace| trace.drop.as_ref().is_some_and(|d| d.direction == Direction::Request));
-    let sent_by_pods = |counts: &[DropCount]| -> Vec<DropCount> {
-        counts.iter().filter(|count| !requests || count.direction == cilium_reasons::EGRESS).copied().collect()
-    };
-    let mut reasons = cilium_reasons::candidates(&sent_by_pods(before), &sent_by_pods(after), packets);
-    if reasons.len() > 1 {
-        let predicted = predict(facts, targets).cause == Some(Code::UnknownAddressDropped.id());
-        reasons.retain(|reason| predicted && reason.code == cilium_reasons::NO_FIB);
+    // What dies at one device on the way to one address dies of one reason.
+    let mut alike: BTreeMap<(String, SocketAddr, Direction), Vec<&mut PacketTrace>> = BTreeMap::new();
+    for trace in traces.iter_mut().filter(|trace| by_cilium(trace)) {
+        if let Some(drop) = &trace.drop {
+            alike.entry((drop.r#where.clone(), trace.flow.dst, drop.direction)).or_default().push(trace);
+        }
     }
-    let reason = reasons.pop();
-    for trace in &mut dropped {
-        if let Some(drop) = &mut trace.drop {
+    // Where packets died in two places, a counter may be that of the other one.
+    let predicted = alike.len() == 1 && predict(facts, targets).cause == Some(Code::UnknownAddressDropped.id());
+    for ((_, _, direction), dropped) in alike {
+        // A host policy's drops count as the host's ingress.
+        let by_the_pods_program = direction == Direction::Request && facts.cilium.host_firewall.get() != Some(&true);
+        let counted = |counts: &[DropCount]| -> Vec<DropCount> {
+            let may_be = |count: &&DropCount| !by_the_pods_program || count.direction == cilium_reasons::EGRESS;
+            counts.iter().filter(may_be).copied().collect()
+        };
+        let mut reasons = cilium_reasons::candidates(&counted(before), &counted(after), dropped.len() as u64);
+        if reasons.len() > 1 {
+            reasons.retain(|reason| predicted && reason.code == cilium_reasons::NO_FIB);
+        }
+        let reason = reasons.pop();
+        for drop in dropped.into_iter().filter_map(|trace| trace.drop.as_mut()) {
             drop.cilium_reason.clone_from(&reason);
         }
     }
@@ -91,6 +101,8 @@ mod tests {
         assert_eq!(named(|_| {}, Direction::Request, &[count(169, 2, 5)]), None, "one of two is somebody else's");
         assert_eq!(named(|_| {}, Direction::Request, &[count(133, 1, 90), count(169, 2, 6)]), Some(169), "ingress");
         assert_eq!(named(|_| {}, Direction::Reply, &[count(196, 1, 6)]), Some(196));
+        let firewall = |f: &mut Facts| f.cilium.host_firewall = known(true);
+        assert_eq!(named(firewall, Direction::Request, &[count(133, 1, 6)]), Some(133), "a host policy's");
     }
 
     #[test]
