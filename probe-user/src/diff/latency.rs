@@ -69,23 +69,25 @@ pub(super) fn compare(before: &Report, after: &Report) -> Vec<Latency> {
     let both = old.into_iter().filter_map(|(way, old)| Some((way, old, new.get(&way)?)));
     let mut all: Vec<Latency> = both.filter_map(|((path, address), old, new)| one(path, address, &old, new)).collect();
     // By the medians alone: the node asks too few questions for a test, and nothing is judged by this.
-    let of_the_node: Vec<_> = all.iter().filter(|l| l.path == Path::Node).map(|l| (l.address, l.direction())).collect();
-    for pods in all.iter_mut().filter(|l| l.path == Path::Pods) {
-        pods.node_too = pods.direction().is_some() && of_the_node.contains(&(pods.address, pods.direction()));
+    let of_the_node: Vec<_> = all.iter().filter(|l| l.path == Path::Node).map(|l| (l.address, l.shift_us())).collect();
+    for pods in all.iter_mut().filter(|l| l.path == Path::Pods && l.moved()) {
+        let explains =
+            |node: i128| node.signum() == pods.shift_us().signum() && node.abs() * 2 >= pods.shift_us().abs();
+        pods.node_too = of_the_node.iter().any(|&(address, shift)| address == pods.address && explains(shift));
     }
     all
 }
 
 impl Latency {
-    /// Where the median went, by an amount that matters.
-    const fn direction(&self) -> Option<Judged> {
-        if matters(self.before.p50_us, self.after.p50_us) {
-            Some(Judged::Slower)
-        } else if matters(self.after.p50_us, self.before.p50_us) {
-            Some(Judged::Faster)
-        } else {
-            None
-        }
+    /// The median moved by an amount that matters.
+    const fn moved(&self) -> bool {
+        let (old, new) = (self.before.p50_us, self.after.p50_us);
+        matters(old, new) || matters(new, old)
+    }
+
+    /// By how much it moved, in microseconds.
+    fn shift_us(&self) -> i128 {
+        i128::from(self.after.p50_us) - i128::from(self.before.p50_us)
     }
 }
 
@@ -123,7 +125,11 @@ fn one(
     let mut latency =
         Latency { path, address, before, after, test: TEST.to_owned(), p, alpha: ALPHA, judged, node_too: false };
     if least < ALPHA && p < ALPHA {
-        latency.judged = latency.direction().unwrap_or(Judged::WithinNoise);
+        latency.judged = match (latency.moved(), latency.shift_us() > 0) {
+            (false, _) => Judged::WithinNoise,
+            (true, true) => Judged::Slower,
+            (true, false) => Judged::Faster,
+        };
     }
     Some(latency)
 }

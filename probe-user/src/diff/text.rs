@@ -159,7 +159,9 @@ fn latency(latency: &Latency) -> String {
 /// What may be behind it. The test tells change from chance, not what changed: a machine or an upstream that is busy at
 /// one of the two moments slows every answer of that check.
 pub(super) fn maybe(latency: &Latency) -> &'static str {
-    if latency.node_too || latency.path == Path::Node {
+    if latency.path == Path::Node {
+        "which points to the server, its upstream or a busy machine: these pass nothing of Cilium's"
+    } else if latency.node_too {
         "so were the node's own, which points to the server, its upstream or a busy machine, not to the pods' way"
     } else {
         "a busy machine or upstream does that too; check again before blaming the change"
