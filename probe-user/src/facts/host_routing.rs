@@ -44,7 +44,8 @@ impl<T> Fact<T> {
 }
 
 impl Cilium {
-    /// The agent is started anew: what it would start with is what it runs with. For a change that nobody has made yet.
+    /// The agent is started anew: what is only known of its next start is what it runs with. For a change that nobody has
+    /// made yet.
     pub fn restart(&mut self) {
         self.legacy_routing_configured.restart();
         self.ipsec.restart();
@@ -56,6 +57,8 @@ impl Cilium {
         self.endpoint_routes.restart();
         self.address_scope_max.restart();
         self.exclude_local_addresses.restart();
+        self.ipv4.restart();
+        self.ipv6.restart();
     }
 
     /// What of the settings makes host routing Legacy, as it runs.

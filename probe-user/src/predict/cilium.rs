@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{node, version::Version};
-use crate::facts::{Facts, HostRouting, LegacyReasons, scope_name};
+use crate::facts::{Fact, Facts, HostRouting, LegacyReasons, Masquerade, replaces_kube_proxy, scope_name};
 
 /// `local-max-addr-scope` where nobody set it (cilium pkg/defaults: `AddressScopeMax`).
 pub const DEFAULT_ADDRESS_SCOPE_MAX: u8 = 252;
@@ -11,16 +11,19 @@ pub const DEFAULT_ADDRESS_SCOPE_MAX: u8 = 252;
 /// Cilium's own device for encryption by WireGuard (cilium pkg/wireguard/types), which its programs may be on as well.
 const WIREGUARD: &str = "cilium_wg0";
 
-/// Cilium runs on this node; `None` where that cannot be told. Pinned maps alone outlive it.
+/// Cilium runs on this node; `None` where that cannot be told. Its maps and compiled headers outlive it.
 #[must_use]
 pub fn is_here(facts: &Facts) -> Option<bool> {
     let cilium = &facts.cilium;
-    if cilium.version.get().is_some() || cilium.host_routing.get().is_some() {
+    if cilium.version.get().is_some() {
         return Some(true);
     }
     match facts.network.links.get() {
         Some(links) => Some(links.iter().any(|link| link.name == "cilium_host" || link.name == "cilium_net")),
-        None => cilium.lxc.values().any(|entry| entry.get().is_some()).then_some(true),
+        None => {
+            let mapped = cilium.lxc.values().any(|entry| entry.get().is_some());
+            (mapped || cilium.host_routing.get().is_some()).then_some(true)
+        }
     }
 }
 
@@ -39,6 +42,14 @@ pub fn host_routing(facts: &Facts) -> Result<(HostRouting, String), String> {
         return Ok((mode, format!("host routing is {} ({})", mode.as_str(), cilium.host_routing.source())));
     }
     let LegacyReasons { found, unknown } = cilium.legacy_reasons();
+    let without_kpr = cilium.kube_proxy_replacement.running().is_some_and(|mode| !replaces_kube_proxy(mode));
+    if without_kpr && found.len() == 1 && cilium.masquerade.running() == Some(&Masquerade::Bpf) {
+        return Err(
+            "a start of the agent: it refuses BPF masquerading without kube-proxy replacement, but for NodePort \
+                    switched on by itself (1.18.1)"
+                .into(),
+        );
+    }
     if let Some(reason) = found.first() {
         return Ok((HostRouting::Legacy, format!("{reason}, so host routing is Legacy")));
     }
@@ -72,10 +83,8 @@ fn computes(facts: &Facts, address: IpAddr) -> Result<(bool, String), String> {
     let held = node::holders(facts, address).ok_or("the node's addresses")?;
     let version = version(facts).ok_or("cilium_lxc, or else Cilium's version")?;
     if !has_family(facts, address) {
-        return Ok((
-            false,
-            format!("Cilium does without IPv6 here ({}), and so do its pods", facts.cilium.ipv6.source()),
-        ));
+        let (family, fact) = family(facts, address);
+        return Ok((false, format!("Cilium does without {family} here ({}), and so do its pods", fact.source())));
     }
     if is_excluded(facts, address) {
         return Ok((false, format!("{address} is in exclude-local-address")));
@@ -108,8 +117,11 @@ fn computes(facts: &Facts, address: IpAddr) -> Result<(bool, String), String> {
 /// out the addresses of a family that is off).
 #[must_use]
 pub fn has_family(facts: &Facts, address: IpAddr) -> bool {
-    let family = if address.is_ipv4() { &facts.cilium.ipv4 } else { &facts.cilium.ipv6 };
-    family.running() != Some(&false)
+    family(facts, address).1.running() != Some(&false)
+}
+
+const fn family(facts: &Facts, address: IpAddr) -> (&'static str, &Fact<bool>) {
+    if address.is_ipv4() { ("IPv4", &facts.cilium.ipv4) } else { ("IPv6", &facts.cilium.ipv6) }
 }
 
 /// Cilium of this version takes addresses of this device for the host's.

@@ -53,21 +53,40 @@ pub fn has_local_route(facts: &Facts, address: IpAddr) -> Option<bool> {
     Some(routes.iter().any(|route| route.kind == "local" && contains(&route.destination, address)))
 }
 
-/// A policy rule that a packet to the address meets before the kernel's local table. Those that look for a mark are left
-/// out: a pod's packet has none (Cilium's own rules at 9 and 10 are of that kind, cilium pkg/datapath/linux/routing).
+/// A policy rule that a pod's packet to the address meets before the kernel's local table. Those that look for a mark are
+/// left out, as such a packet has none (Cilium's own at 9 and 10 are of that kind, cilium pkg/datapath/linux/routing), and
+/// those for packets that come in through a device which is no pod's.
 #[must_use]
 pub fn rule_before_local(facts: &Facts, address: IpAddr) -> Option<&Rule> {
     let rules = facts.network.rules.get()?;
     // Cilium moves `lookup local` from 0 to 100; the kernel's own is not in the list.
     let moved = rules.iter().filter(|rule| rule.text == "from all lookup local").map(|rule| rule.priority);
-    let local = moved.max().unwrap_or(0);
-    let concerns = |rule: &&Rule| {
-        let mut words = rule.text.split(' ').skip_while(|word| *word != "to").skip(1);
-        let selected = words.next().is_none_or(|to| contains(to, address));
-        let other_family = rule.text.split([' ', '/']).find_map(|word| word.parse::<IpAddr>().ok());
-        selected && other_family.is_none_or(|one| one.is_ipv4() == address.is_ipv4()) && !rule.text.contains("fwmark")
-    };
-    rules.iter().filter(|rule| rule.priority < local).find(concerns)
+    let local = moved.min().unwrap_or(0);
+    rules.iter().filter(|rule| rule.priority < local).find(|rule| concerns_pods(rule, address))
+}
+
+/// By the text of the rule, as `ip rule` writes it.
+fn concerns_pods(rule: &Rule, address: IpAddr) -> bool {
+    let mut words = rule.text.split(' ');
+    if words.clone().next() == Some("not") {
+        return true;
+    }
+    let other_family = rule.text.split([' ', '/']).find_map(|word| word.parse::<IpAddr>().ok());
+    if other_family.is_some_and(|one| one.is_ipv4() != address.is_ipv4()) {
+        return false;
+    }
+    while let Some(word) = words.next() {
+        let selects = match (word, words.clone().next()) {
+            ("to", Some(destination)) => contains(destination, address),
+            ("iif", Some(device)) => device.starts_with("lxc"),
+            ("fwmark", Some(_)) => false,
+            _ => true,
+        };
+        if !selects {
+            return false;
+        }
+    }
+    true
 }
 
 /// There is a default route for the address's family; `None` where the routes are not known.

@@ -273,10 +273,17 @@ fn a_rule_before_the_local_table_may_take_the_packet_away() {
         &[(50, "from all to 10.0.0.0/8 lookup 7"), moved],
         &[(50, "from fd00::/8 lookup 7"), moved],
         &[(512, "from 10.0.0.0/8 lookup 7")],
+        &[(10, "from all iif vlan.eth.1 lookup 101"), moved],
+        &[(50, "from 10.0.0.0/8 lookup 7"), (20, "from all lookup local"), moved],
     ] {
         assert_eq!(with(harmless).ended, Some(Ended::Answered), "{harmless:?}");
     }
-    for unknown in ["from 10.0.0.0/8 lookup 7", "from all to 169.254.0.0/16 lookup 7"] {
+    for unknown in [
+        "from 10.0.0.0/8 lookup 7",
+        "from all to 169.254.0.0/16 lookup 7",
+        "not from all fwmark 0x200 lookup 7",
+        "from all iif lxc1 lookup 7",
+    ] {
         let prediction = with(&[(50, unknown), moved]);
         assert_eq!(prediction.status, Status::Unknown, "{unknown}");
         assert!(prediction.because.last().unwrap().contains(unknown), "{:?}", prediction.because);

@@ -10,7 +10,8 @@ use super::{Deciding, cilium, node, predict_for};
 use crate::{
     ended::Direction,
     facts::{
-        Fact, Facts, HostRouting, InterfaceAddress, Listener, Masquerade, Route, RoutingMode, Transport, scope_name,
+        Cilium, Fact, Facts, HostRouting, InterfaceAddress, Listener, Masquerade, Route, RoutingMode, Transport,
+        replaces_kube_proxy, scope_name,
     },
     report::{Prediction, Status},
     target::Targets,
@@ -160,6 +161,7 @@ pub fn after(facts: &Facts, targets: &Targets, deciding: Deciding, changes: &[Ch
         return not_in_use();
     }
     let mut facts = facts.clone();
+    learn_from_what_runs(&mut facts.cilium);
     if changes.iter().any(Change::restarts_the_agent) {
         facts.cilium.restart();
     }
@@ -195,18 +197,24 @@ fn forget_what_is_compiled(facts: &mut Facts) {
     facts.cilium.skip_fib = Fact::default();
 }
 
-/// The host routing follows from the settings again. Where it is BPF now, none of those that are not known can be a reason
-/// for Legacy.
+/// The host routing follows from the settings again.
 fn route_anew(facts: &mut Facts) {
-    let agent = &mut facts.cilium;
-    if agent.host_routing.get() == Some(&HostRouting::Bpf) {
-        let running = format!("host routing is BPF ({})", agent.host_routing.source());
-        known_by(&mut agent.legacy_routing_configured, false, &running);
-        known_by(&mut agent.ipsec, false, &running);
-        known_by(&mut agent.kube_proxy_replacement, "True".into(), &running);
-    }
-    agent.host_routing = Fact::unavailable("it follows from the settings", SUPPOSED);
+    facts.cilium.host_routing = Fact::unavailable("it follows from the settings", SUPPOSED);
     forget_what_is_compiled(facts);
+}
+
+/// Where host routing is BPF now, none of the settings that are not known can be a reason for Legacy, nor is the
+/// kube-proxy replacement, whatever it is called (NodePort may be on by itself).
+fn learn_from_what_runs(agent: &mut Cilium) {
+    if agent.host_routing.get() != Some(&HostRouting::Bpf) {
+        return;
+    }
+    let running = format!("host routing is BPF ({})", agent.host_routing.source());
+    known_by(&mut agent.legacy_routing_configured, false, &running);
+    known_by(&mut agent.ipsec, false, &running);
+    if agent.kube_proxy_replacement.running().is_none_or(|mode| !replaces_kube_proxy(mode)) {
+        agent.kube_proxy_replacement = Fact::known("True".into(), running);
+    }
 }
 
 fn known_by<T>(fact: &mut Fact<T>, value: T, source: &str) {

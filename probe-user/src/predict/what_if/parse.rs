@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use super::{Change, masquerade_name, routing_name};
 use crate::{
-    facts::{HostRouting, Masquerade, RoutingMode, scope_name},
+    facts::{HostRouting, Masquerade, RoutingMode, scope_of},
     predict::version::Version,
 };
 
@@ -72,10 +72,10 @@ fn read(key: &str, value: &str) -> Option<Change> {
         "endpoint-routes" => Change::EndpointRoutes(flag(&word)?),
         "kube-proxy-replacement" => Change::KubeProxyReplacement(flag(&word)?),
         "ipsec" => Change::Ipsec(flag(&word)?),
-        "local-max-addr-scope" => Change::AddressScopeMax(scope(&word)?),
+        "local-max-addr-scope" => Change::AddressScopeMax(scope_of(&word)?),
         "exclude-local-address" => Change::ExcludeLocalAddress(list(value)),
         "lo-scope" if word == "absent" => Change::LoScope(None),
-        "lo-scope" => Change::LoScope(Some(scope(&word)?)),
+        "lo-scope" => Change::LoScope(Some(scope_of(&word)?)),
         "forward" => Change::Forward(flag(&word)?),
         _ => return None,
     })
@@ -102,8 +102,4 @@ fn devices(value: &str) -> Option<Vec<String>> {
 
 fn list(value: &str) -> Vec<String> {
     value.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
-}
-
-fn scope(word: &str) -> Option<u8> {
-    word.parse().ok().or_else(|| (0..=u8::MAX).find(|&number| scope_name(number) == word))
 }

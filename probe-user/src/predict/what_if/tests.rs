@@ -26,7 +26,7 @@ fn each_key_of_a_broken_node() {
         ("host-routing=legacy", Some(Ended::Answered)),
         ("masquerade=iptables", Some(Ended::Answered)),
         ("masquerade=disabled", Some(Ended::Leaked)),
-        ("kube-proxy-replacement=false", Some(Ended::Answered)),
+        ("kube-proxy-replacement=false", None),
         ("ipsec=true", Some(Ended::Answered)),
         ("routing-mode=tunnel", Some(Ended::Leaked)),
         ("devices=2", Some(Ended::Dropped)),
@@ -148,6 +148,26 @@ fn what_is_now() {
     facts.network.addresses = known(Vec::new());
     assert_eq!(now(&facts, &targets, &change("lo-scope=global")).as_deref(), Some("absent"));
     assert!(node::is_absent(&facts, HOST_DNS));
+}
+
+#[test]
+fn without_kube_proxy_replacement() {
+    let mut broken = facts();
+    hide(&mut broken);
+    for masquerade in ["masquerade=iptables", "masquerade=disabled"] {
+        assert_eq!(
+            ended(&broken, &[masquerade, "kube-proxy-replacement=false"]),
+            Some(Ended::Answered),
+            "{masquerade}"
+        );
+    }
+    let off = after(&broken, &Targets::default(), Deciding::Pods, &[change("kube-proxy-replacement=false")]);
+    assert!(off.because.last().unwrap().contains("refuses BPF masquerading"), "{:?}", off.because);
+    // It runs with BPF host routing although it says False: NodePort is on by itself, and stays.
+    broken.cilium.kube_proxy_replacement = known("False".into());
+    for text in ["host-routing=bpf", "masquerade=bpf", "ipsec=false"] {
+        assert_eq!(ended(&broken, &[text]), Some(Ended::Leaked), "{text}");
+    }
 }
 
 #[test]
