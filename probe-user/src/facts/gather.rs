@@ -293,13 +293,20 @@ fn of_processes(sources: &Sources) -> OfProcesses {
     OfProcesses { listeners, pods: pods::fact(&search), coredns, pod_resolv_conf, settings }
 }
 
-/// The agent's word on its devices, and what the pins say where it differs; they may be the only source.
-fn devices(mut said: Fact<Vec<String>>, pinned: Fact<Vec<String>>) -> Fact<Vec<String>> {
+/// The agent's word on its devices, and what the pins say where it differs; they may be the only source of what runs.
+fn devices(mut said: Fact<Vec<String>>, mut pinned: Fact<Vec<String>>) -> Fact<Vec<String>> {
     let Some(pins) = pinned.get() else { return said };
     let Some(devices) = said.get() else { return pinned };
     let mut sorted = devices.clone();
     sorted.sort();
-    if sorted != *pins {
+    let same = sorted == *pins;
+    if said.running().is_none() {
+        if !same {
+            pinned.differs(format!("{}: {}", said.source(), devices.join(" ")));
+        }
+        return pinned;
+    }
+    if !same {
         said.differs(format!("{}: {}", pinned.source(), pins.join(" ")));
     }
     said

@@ -93,6 +93,12 @@ pub fn scope_name(scope: u8) -> String {
     }
 }
 
+/// A scope by its number or its name, as `local-max-addr-scope` takes it.
+#[must_use]
+pub fn scope_of(text: &str) -> Option<u8> {
+    text.parse().ok().or_else(|| (0..=u8::MAX).find(|&scope| scope_name(scope) == text))
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Route {
     /// `address/len`; `0.0.0.0/0` and `::/0` are the defaults.

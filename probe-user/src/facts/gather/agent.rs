@@ -13,7 +13,7 @@ use super::{
     http,
     settings::{self, AllSettings},
 };
-use crate::facts::{Cilium, Fact, HostRouting, RoutingMode, walk::words, would_start_with};
+use crate::facts::{Cilium, Fact, HostRouting, RoutingMode, scope_of, walk::words, would_start_with};
 
 mod masquerade;
 mod prefixes;
@@ -92,7 +92,7 @@ impl Agent {
             ),
             address_scope_max: says.pick(
                 [says.config("AddressScopeMax", |v| v.as_u64()?.try_into().ok())],
-                says.settings("local-max-addr-scope", scope),
+                says.settings("local-max-addr-scope", scope_of),
             ),
             exclude_local_addresses: says
                 .pick(
@@ -320,12 +320,6 @@ fn routing_mode(text: &str) -> Option<RoutingMode> {
         "tunnel" => Some(RoutingMode::Tunnel),
         _ => None,
     }
-}
-
-/// A scope by name or by number, as `local-max-addr-scope` takes it.
-fn scope(text: &str) -> Option<u8> {
-    let named = (0..=u8::MAX).find(|&scope| crate::facts::scope_name(scope) == text);
-    named.or_else(|| text.parse().ok())
 }
 
 fn list(text: &str) -> Vec<String> {

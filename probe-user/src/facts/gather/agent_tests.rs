@@ -158,8 +158,8 @@ fn wildcards_are_not_taken_for_devices() {
     assert_eq!(names(&json!([])), None);
     assert_eq!(names(&json!(["eth+", "!eth1"])), None);
     assert_eq!(names(&json!([{"name": "eth0", "ip": []}, "eth1"])), Some(vec!["eth0".into(), "eth1".into()]));
-    assert_eq!(scope("link"), Some(253));
-    assert_eq!(scope("nonsense"), None);
+    assert_eq!(scope_of("link"), Some(253));
+    assert_eq!(scope_of("nonsense"), None);
 }
 
 #[test]

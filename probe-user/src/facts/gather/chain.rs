@@ -90,7 +90,7 @@ pub(super) fn of(ifindex: u32, place: Place) -> io::Result<Vec<Program>> {
     let mut query = Query {
         ifindex,
         attach_type: place as u32,
-        program_ids: ids.as_mut_ptr().addr() as u64,
+        program_ids: ids.as_mut_ptr().expose_provenance() as u64,
         count: MAX as u32,
         ..Query::default()
     };
@@ -109,7 +109,7 @@ fn name(id: u32) -> io::Result<String> {
     let mut ask = Ask {
         fd: program.as_raw_fd().cast_unsigned(),
         len: size_of::<ProgramInfo>() as u32,
-        info: (&raw mut info).addr() as u64,
+        info: (&raw mut info).expose_provenance() as u64,
     };
     // SAFETY: the kernel writes to `ask`, and to `info` as much as its length says there is room for.
     unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut ask)? };

@@ -1,5 +1,5 @@
 use super::*;
-use crate::target::HOST_DNS_V4;
+use crate::{facts::would_start_with, target::HOST_DNS_V4};
 
 #[test]
 fn pins_speak_where_the_agent_does_not() {
@@ -9,6 +9,10 @@ fn pins_speak_where_the_agent_does_not() {
     assert_eq!(same, Fact::known(vec!["eth0".into()], "agent"));
     let Fact::Known { others, .. } = devices(Fact::known(vec!["eth1".into()], "agent"), pinned()) else { panic!() };
     assert_eq!(others, ["pins: eth0"]);
+    let next = Fact::known(vec!["eth1".into()], would_start_with("devices in /config"));
+    let runs = devices(next, pinned());
+    assert_eq!(runs.running(), Some(&vec!["eth0".to_owned()]), "a setting for the next start does not run");
+    assert_eq!(runs.others(), ["devices in /config (what its agent would start with): eth1"]);
 }
 
 #[test]

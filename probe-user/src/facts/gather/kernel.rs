@@ -53,10 +53,11 @@ fn node_name(proc_root: &Path) -> Fact<String> {
     }
 }
 
-/// The same, or the same with the domain and without.
+/// The same, or the same with the domain and without. The kubelet writes it in small letters.
 fn is_one_name(a: &str, b: &str) -> bool {
-    let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
-    long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    let (a, b) = (a.to_ascii_lowercase(), b.to_ascii_lowercase());
+    let (short, long) = if a.len() < b.len() { (&a, &b) } else { (&b, &a) };
+    long.strip_prefix(short.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// What the node's os-release(5) says, else the file `otherwise`.

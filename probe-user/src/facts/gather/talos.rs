@@ -152,10 +152,14 @@ impl Dump {
             ([], None) if nodes.is_empty() => {
                 Fact::unavailable("the resources do not say of which node they are", &source)
             }
+            ([], None) if let Some(node) = self.with_addresses_of(own, targets) => Fact::known(node, &source),
             (_, None) => {
                 let other_nodes = Vec::from_iter(nodes);
                 let several = other_nodes.join(", ");
-                let why = format!("the resources are of {several}, and this node is known by none of these");
+                let why = format!(
+                    "the resources are of {several}, and this node is known by none of these; `talosctl get addresses` among \
+                     them tells nodes apart"
+                );
                 return Talos { other_nodes, ..Talos::unknown(&why, &source) };
             }
         };
@@ -178,6 +182,24 @@ impl Dump {
             node,
             ..Talos::default()
         }
+    }
+
+    /// The node whose AddressStatuses have an address of this one: talosctl may know it by one that it does not have itself
+    /// (a translation in front of it). What every node has tells none apart.
+    fn with_addresses_of(&self, own: Own<'_>, targets: &[IpAddr]) -> Option<String> {
+        let held = own.addresses.unwrap_or_default();
+        let common = |address: &IpAddr| match address {
+            IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),
+            IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
+        };
+        let is_own = |resource: &&Resource| {
+            let text = resource.spec.get("address").and_then(Value::as_str).unwrap_or_default();
+            let address: Option<IpAddr> = text.split('/').next().and_then(|address| address.parse().ok());
+            address.is_some_and(|address| {
+                !common(&address) && !targets.contains(&address) && held.iter().any(|held| held.address == address)
+            })
+        };
+        self.of(ADDRESS).into_iter().find(is_own).map(|resource| resource.node.clone()).filter(|node| !node.is_empty())
     }
 
     fn of(&self, kind: &str) -> Vec<&Resource> {

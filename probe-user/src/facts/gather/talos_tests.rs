@@ -121,6 +121,19 @@ fn one_that_is_not_this_node_is_not_taken_for_it() {
 }
 
 #[test]
+fn a_node_behind_a_translation_is_known_by_its_addresses() {
+    let status = |address: &str| {
+        format!(
+            "node: 203.0.113.5\nmetadata:\n  namespace: network\n  type: AddressStatuses.net.talos.dev\n  id: \
+             eth0/{address}\nspec:\n  address: {address}\n  linkName: eth0\n  scope: global\n---\n"
+        )
+    };
+    let got = |address: &str| of("10.0.0.9", &(status(address) + &YAML.replace("10.0.0.2", "203.0.113.5"))).node;
+    assert_eq!(got("10.0.0.9/24").get().map(String::as_str), Some("203.0.113.5"));
+    assert_eq!(got("10.0.0.8/24").get(), None, "another node's");
+}
+
+#[test]
 fn of_two_settings_this_nodes_counts_and_both_are_kept() {
     let resolver = |node: &str, server: &str| {
         format!(
