@@ -27,7 +27,7 @@ pub use host_routing::{LegacyReasons, is_running, replaces_kube_proxy, would_sta
 pub use kubernetes::{ClusterPod, Kubernetes};
 pub use network::{
     Firewall, FirewallChain, InterfaceAddress, Link, Listener, NetnsId, Network, ResolvConf, Route, Rule, Transport,
-    scope_name,
+    scope_name, scope_of,
 };
 pub use pods::{Corefile, Forward, Pod, PodRole};
 pub use programs::{AttachPoint, AttachedProgram};

@@ -11,10 +11,11 @@ const EXPLAIN: &str = r#"Cilium fell back to legacy host routing by itself, whic
 
 BPF host routing needs BPF masquerading (or none at all), kube-proxy replacement and no IPsec; up
 to 1.17 also a kernel with bpf_redirect_neigh and bpf_redirect_peer (Linux 5.10). Where one is
-missing the agent logs "Falling back to legacy host routing" and goes on. With Legacy the kernel
-delivers to the node's own addresses whatever Cilium knows of them. It works today by accident:
-turn on bpf.masquerade or kube-proxy replacement, or turn off IPsec, and HDP201 or HDP202 is what
-you get.
+missing the agent logs "Falling back to legacy host routing" and goes on; BPF masquerading without
+kube-proxy replacement alone makes it refuse to start (1.18.1). With Legacy the kernel delivers to
+the node's own addresses whatever Cilium knows of them. It works today by accident: meet the last
+of these conditions (bpf.masquerade and kube-proxy replacement on, IPsec off), and HDP201 or HDP202
+is what you get.
 
 By hand: `kubectl -n kube-system logs POD | grep 'Falling back to legacy'`, of this node's agent;
 `cilium-dbg status | grep Routing` there says `Host: Legacy`.

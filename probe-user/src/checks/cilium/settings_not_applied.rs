@@ -57,7 +57,6 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
 /// The facts that are settings of the agent, with their names. Its devices are none: a setting for every node may name
 /// more of them than this node has.
 const SETTINGS: &[(&str, &str)] = &[
-    ("cilium.host_routing", "host routing"),
     ("cilium.legacy_routing_configured", "enable-host-legacy-routing"),
     ("cilium.routing_mode", "routing mode"),
     ("cilium.tunnel_protocol", "tunnel protocol"),

@@ -2,6 +2,7 @@
 
 use crate::{
     checks::{Case, Check, Finding, Remedy, code::Code, remedy, symptom},
+    ended::Ended,
     predict::node,
     report::Status,
     verdict::vantage,
@@ -46,10 +47,13 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
                 Remedy::new("See that node-local DNS runs on this node; it brings the address.")
                     .step("kubectl -n kube-system get pods -o wide | grep -i dns")
             };
-            let mut story = format!(
-                "{address} is on no interface of this node, so the node sends queries to it outside like any others. \
-                 Cilium is not the cause."
-            );
+            let mut story = format!("{address} is on no interface of this node.");
+            if hit.iter().any(|outcome| outcome.ended == Ended::Leaked) {
+                story = format!(
+                    "{address} is on no interface of this node, so the node sends queries to it outside like any \
+                     others. Cilium is not the cause."
+                );
+            }
             if let Some(runs) = symptom::resolver_runs(case).filter(|_| remedy::is_talos(address)) {
                 story.push(' ');
                 story.push_str(&runs);

@@ -12,10 +12,10 @@ const EXPLAIN: &str = "\
 The address is not on lo but on another device of the node.
 
 For node-local-dns that is normal: it makes a dummy device. The kernel does not mind. Cilium does:
-1.15.8 to 1.16.x learn addresses of lo and of their own devices only, so an address on a dummy is
-unknown to them whatever its scope (1.17 and later learn it). That was the first report of cilium
-issue 36761. An address on an external device may also collide with another machine's on that
-network.
+from 1.15.8 on, and in 1.16, it learns addresses of its own devices and of lo only (1.16.0 not even
+of lo, HDP206), so an address on a dummy is unknown to it whatever its scope; 1.17 and later learn
+it. That was the first report of cilium issue 36761. An address on an external device may also
+collide with another machine's on that network.
 
 By hand: `ip addr | grep -B2 ADDRESS` names the device.
 

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
     checks::{Case, Check, Finding, Remedy, code::Code, symptom},
+    predict::cilium,
     verdict::outcome::Outcome,
 };
 
@@ -62,15 +63,20 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
             "nft insert rule FAMILY TABLE CHAIN ip saddr POD-CIDR udp dport {} accept   (and tcp)",
             case.targets.port
         ));
-    let story = story(&hit, &chains);
+    let story = story(case, &hit, &chains);
     symptom::finding(case, Code::NodeFirewallBlocks, &hit, "The node's packet filter blocks the pods' DNS packets.")
         .map(|finding| finding.story(story).evidences(chains).remedies([rule, other]))
         .into_iter()
         .collect()
 }
 
-fn story(hit: &[Outcome<'_>], chains: &[String]) -> String {
-    let mut sentences = vec!["Cilium let the packet pass; the node's own packet filter did not.".to_owned()];
+fn story(case: &Case<'_>, hit: &[Outcome<'_>], chains: &[String]) -> String {
+    let past_cilium = cilium::is_here(case.facts) == Some(true) && hit.iter().any(|o| o.query.vantage_kind.is_pod());
+    let mut sentences = vec![if past_cilium {
+        "Cilium let the packet pass; the node's own packet filter did not.".to_owned()
+    } else {
+        "The node's own packet filter did not let the packet pass.".to_owned()
+    }];
     if !chains.is_empty() {
         sentences.push(format!("Chains that do such: {}.", chains.join("; ")));
     }

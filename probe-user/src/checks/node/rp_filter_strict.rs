@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     checks::{Case, Check, Finding, Remedy, code::Code, symptom},
+    predict::cilium,
     verdict::cause,
 };
 
@@ -42,17 +43,24 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
         .patch("machine:\n  sysctls:\n    net.ipv4.conf.all.rp_filter: \"2\"\n")
         .caution("Find what sets it to 1 (a hardening profile, a file in /etc/sysctl.d), or it comes back.");
     symptom::root(case, Code::RpFilterStrict, &hit, title, values.chain(all))
-        .map(|finding| finding.story(story(&strict)).remedies([sysctl]))
+        .map(|finding| finding.story(story(case, &strict)).remedies([sysctl]))
         .into_iter()
         .collect()
 }
 
-fn story(strict: &BTreeSet<String>) -> String {
-    let rule = "Strict reverse path filtering (rp_filter 1) drops a packet that comes in through another device than the \
-                one its answer would leave through. A pod's query comes in through its lxc device; without endpoint \
-                routes the way back to the pod is cilium_host.";
+fn story(case: &Case<'_>, strict: &BTreeSet<String>) -> String {
+    let mut rule =
+        "Strict reverse path filtering (rp_filter 1) drops a packet that comes in through another device than \
+                    the one its answer would leave through."
+            .to_owned();
+    if cilium::is_here(case.facts) == Some(true) {
+        rule.push_str(
+            " A pod's query comes in through its lxc device; without endpoint routes the way back to the pod is \
+             cilium_host.",
+        );
+    }
     if strict.is_empty() {
-        return rule.to_owned();
+        return rule;
     }
     let devices = Vec::from_iter(strict.iter().map(String::as_str)).join(" and ");
     format!(

@@ -41,7 +41,7 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     if !talos.other_nodes.is_empty() {
         let nodes = talos.other_nodes.join(", ");
         let line = format!("they are of {nodes}, and this node is known by none of these");
-        let title = "Talos' resources are of another node, and were not used.";
+        let title = "Talos' resources are of another node, as far as can be told, and were not used.";
         return vec![finding(title).evidence(line).remedies([again])];
     }
     let mut lines = Vec::new();
