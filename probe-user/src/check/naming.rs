@@ -8,7 +8,7 @@ use crate::{
     facts::{self, DropCount, Facts, Sources},
     predict::predict,
     target::Targets,
-    trace::{PacketTrace, cilium_reasons},
+    trace::{CiliumReason, PacketTrace, cilium_reasons},
 };
 
 /// Where the hook behind the translation is missing, Cilium's NAT table says as whom a packet left.
@@ -39,30 +39,59 @@ pub(super) fn ciliums_reason(traces: &mut [PacketTrace], facts: &Facts, targets:
         Some("NOT_SPECIFIED") => trace.hops.last().and_then(|hop| hop.interface.as_deref()).is_some_and(is_netkit),
         _ => false,
     };
-    // What dies at one device on the way to one address dies of one reason.
-    let mut alike: BTreeMap<(String, SocketAddr, Direction), Vec<&mut PacketTrace>> = BTreeMap::new();
-    for trace in traces.iter_mut().filter(|trace| by_cilium(trace)) {
-        if let Some(drop) = &trace.drop {
-            alike.entry((drop.r#where.clone(), trace.flow.dst, drop.direction)).or_default().push(trace);
+    let dropped: Vec<&mut PacketTrace> = traces.iter_mut().filter(|trace| by_cilium(trace)).collect();
+    let counters = Counters { before, after, host_firewall: facts.cilium.host_firewall.get() == Some(&true) };
+    let all = counters.candidates(&dropped);
+    let one = match all.as_slice() {
+        [] => None,
+        [only] => Some(only.clone()),
+        // On a busy node others' drops count as many.
+        several if predict(facts, targets).cause == Some(Code::UnknownAddressDropped.id()) => {
+            several.iter().find(|reason| reason.code == cilium_reasons::NO_FIB).cloned()
         }
+        _ => None,
+    };
+    if !all.is_empty() {
+        return name(dropped, one.as_ref());
     }
-    // Where packets died in two places, a counter may be that of the other one.
-    let predicted = alike.len() == 1 && predict(facts, targets).cause == Some(Code::UnknownAddressDropped.id());
-    for ((_, _, direction), dropped) in alike {
-        // A host policy's drops count as the host's ingress.
-        let by_the_pods_program = direction == Direction::Request && facts.cilium.host_firewall.get() != Some(&true);
+    // No reason for all of them: what dies at one device on the way to one address dies of one.
+    let mut alike: BTreeMap<(String, SocketAddr), Vec<&mut PacketTrace>> = BTreeMap::new();
+    for trace in dropped {
+        let place = trace.drop.as_ref().map(|drop| drop.r#where.clone()).unwrap_or_default();
+        alike.entry((place, trace.flow.dst)).or_default().push(trace);
+    }
+    for dropped in alike.into_values() {
+        let mut reasons = counters.candidates(&dropped);
+        let reason = reasons.pop().filter(|_| reasons.is_empty());
+        name(dropped, reason.as_ref());
+    }
+}
+
+fn name(dropped: Vec<&mut PacketTrace>, reason: Option<&CiliumReason>) {
+    for drop in dropped.into_iter().filter_map(|trace| trace.drop.as_mut()) {
+        drop.cilium_reason = reason.cloned();
+    }
+}
+
+/// Cilium's drop counters before and after the queries.
+struct Counters<'a> {
+    before: &'a [DropCount],
+    after: &'a [DropCount],
+    host_firewall: bool,
+}
+
+impl Counters<'_> {
+    /// Reasons that may explain all of these drops.
+    fn candidates(&self, dropped: &[&mut PacketTrace]) -> Vec<CiliumReason> {
+        // A pod's program counts what the pod sends as egress; a host policy's drops count as the host's ingress.
+        let is_request =
+            |trace: &&mut PacketTrace| trace.drop.as_ref().is_some_and(|drop| drop.direction == Direction::Request);
+        let by_the_pods_program = !self.host_firewall && dropped.iter().all(is_request);
         let counted = |counts: &[DropCount]| -> Vec<DropCount> {
             let may_be = |count: &&DropCount| !by_the_pods_program || count.direction == cilium_reasons::EGRESS;
             counts.iter().filter(may_be).copied().collect()
         };
-        let mut reasons = cilium_reasons::candidates(&counted(before), &counted(after), dropped.len() as u64);
-        if reasons.len() > 1 {
-            reasons.retain(|reason| predicted && reason.code == cilium_reasons::NO_FIB);
-        }
-        let reason = reasons.pop();
-        for drop in dropped.into_iter().filter_map(|trace| trace.drop.as_mut()) {
-            drop.cilium_reason.clone_from(&reason);
-        }
+        cilium_reasons::candidates(&counted(self.before), &counted(self.after), dropped.len() as u64)
     }
 }
 
@@ -110,5 +139,22 @@ mod tests {
         let busy = [count(133, 2, 400), count(169, 2, 6)];
         assert_eq!(named(two_devices, Direction::Request, &busy), Some(169));
         assert_eq!(named(|_| {}, Direction::Request, &busy), None, "it predicts a leak: either may be it");
+    }
+
+    #[test]
+    fn two_places_may_have_two_reasons() {
+        let mut scene = Scene::new().facts(hide).coredns(Fate::Dropped("TC_INGRESS", Direction::Request, None));
+        scene = scene.coredns(Fate::Dropped("TC_INGRESS", Direction::Request, None));
+        scene = scene.coredns(Fate::Dropped("TC_INGRESS", Direction::Request, None));
+        for trace in &mut scene.traces[2..] {
+            trace.drop.as_mut().unwrap().r#where = "lxc2 on the node".into();
+        }
+        scene.facts.cilium.drops_before = known(vec![count(133, 2, 4), count(169, 2, 4)]);
+        scene.facts.cilium.drops_after = known(vec![count(133, 2, 6), count(169, 2, 8)]);
+        ciliums_reason(&mut scene.traces, &scene.facts, &scene.targets);
+        let code = |trace: &PacketTrace| Some(trace.drop.as_ref()?.cilium_reason.as_ref()?.code);
+        let codes: Vec<_> = scene.traces.iter().map(code).collect();
+        // Four die at lxc2, of which only 169 has as many; the two at lxc1 may have died of either.
+        assert_eq!(codes, [None, None, Some(169), Some(169), Some(169), Some(169)]);
     }
 }
