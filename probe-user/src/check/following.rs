@@ -2,7 +2,7 @@
 //! proves how it ended.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     future::Future,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,9 +15,9 @@ use super::{Options, linking};
 use crate::{
     ended::Ended,
     facts::{Facts, Transport},
-    query::{Ask, Evidence, Observer, Vantage},
+    query::{Ask, Evidence, OUT_OF_TIME, Observer, Vantage},
     trace::{
-        EventCounts, Hook, PacketTrace,
+        EventCounts, Hook, HookKind, PacketTrace,
         correlate::{Horizon, correlate},
         event::{Event, Topology},
         hooking, load,
@@ -27,6 +27,9 @@ use crate::{
 
 /// Events kept at most. A check makes a few hundred; a flood on its very ports must not fill the memory.
 const MAX_EVENTS: usize = 20_000;
+
+/// From one hook to the next it takes a packet microseconds; addresses of packets are used again.
+const ON_ITS_WAY_NS: u64 = 100_000_000;
 
 /// How often silence is looked at.
 const TICK: Duration = Duration::from_millis(20);
@@ -53,7 +56,24 @@ struct Shared {
     overflowed: u64,
     /// Ports of the questions' own sockets.
     ports: HashSet<u16>,
+    /// By the address of its `sk_buff`, of every packet that was kept; no more than there are events.
+    on_their_way: HashMap<u64, OnItsWay>,
     waiting: BTreeMap<usize, Waiting>,
+}
+
+/// Where a packet was seen last.
+struct OnItsWay {
+    time_ns: u64,
+    to: Option<SocketAddr>,
+    /// At a socket, or freed: the next packet at that address is another one.
+    arrived: bool,
+}
+
+impl OnItsWay {
+    fn after(event: &Event) -> Self {
+        let arrived = matches!(event.hook, HookKind::SocketIn | HookKind::Drop);
+        Self { time_ns: event.time_ns, to: event.flow.map(|flow| flow.dst), arrived }
+    }
 }
 
 /// A question under way.
@@ -96,6 +116,7 @@ impl Following {
             events: Vec::new(),
             overflowed: 0,
             ports: HashSet::new(),
+            on_their_way: HashMap::new(),
             waiting: BTreeMap::new(),
         }));
         let reader = tracer.clone().map(|tracer| tokio::spawn(read(tracer, Arc::clone(&shared))));
@@ -167,9 +188,6 @@ impl Following {
     }
 }
 
-/// The note of a question that the check's own budget ended (HDP009).
-pub(super) const OUT_OF_TIME: &str = "the check ran out of its time budget";
-
 /// Reads until it is told to stop, and wakes whoever has waited long enough.
 async fn read(tracer: Arc<Tracer>, shared: Arc<Mutex<Shared>>) {
     let mut tick = tokio::time::interval(TICK);
@@ -229,14 +247,26 @@ impl Shared {
         let ours = event
             .flow
             .is_none_or(|flow| self.ports.contains(&flow.src.port()) || self.ports.contains(&flow.dst.port()));
-        if !ours {
+        if !ours && !self.is_translated(&event) {
             return;
         }
+        self.on_their_way.insert(event.skb, OnItsWay::after(&event));
         if self.events.len() < MAX_EVENTS {
             self.events.push(event);
         } else {
             self.overflowed += 1;
         }
+    }
+
+    /// One of ours that leaves with another port: masquerading takes a free one where the pod's own is in use.
+    fn is_translated(&self, event: &Event) -> bool {
+        let leaves = matches!(event.hook, HookKind::Egress | HookKind::Transmit);
+        let seen = self.on_their_way.get(&event.skb).filter(|_| leaves && event.skb != 0);
+        seen.is_some_and(|seen| {
+            !seen.arrived
+                && seen.to == event.flow.map(|flow| flow.dst)
+                && event.time_ns.saturating_sub(seen.time_ns) <= ON_ITS_WAY_NS
+        })
     }
 
     /// `until`: of everything up to then it is known whether it happened.
@@ -270,7 +300,7 @@ fn evidence(trace: &PacketTrace) -> Option<Evidence> {
             format!("left the node through {}", leak.interface)
         }
         Ended::Dropped => {
-            let drop = trace.drop.as_ref()?;
+            let drop = trace.drop.as_ref().filter(|drop| !is_congestion(&drop.reason))?;
             format!("dropped at {}: {}", drop.r#where, drop.reason)
         }
         Ended::Lost => {
@@ -283,7 +313,76 @@ fn evidence(trace: &PacketTrace) -> Option<Evidence> {
     Some(Evidence { ended: trace.ended, note })
 }
 
+/// A full queue, or no memory, at that moment (include/net/dropreason-core.h): the next one sent may get through, and a
+/// resolver sends another.
+fn is_congestion(reason: &str) -> bool {
+    const MOMENTARY: [&str; 9] = [
+        "SOCKET_RCVBUFF",
+        "SOCKET_BACKLOG",
+        "PROTO_MEM",
+        "CPU_BACKLOG",
+        "QDISC_DROP",
+        "QDISC_OVERLIMIT",
+        "QDISC_CONGESTED",
+        "NEIGH_QUEUEFULL",
+        "NOMEM",
+    ];
+    MOMENTARY.contains(&reason)
+}
+
 /// What the lock guards is whole after every step: a panic elsewhere does not spoil it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::Flow;
+
+    const PORT: u16 = 41_334;
+
+    fn shared() -> Shared {
+        Shared {
+            topology: Topology::default(),
+            events: Vec::new(),
+            overflowed: 0,
+            ports: HashSet::from([PORT]),
+            on_their_way: HashMap::new(),
+            waiting: BTreeMap::new(),
+        }
+    }
+
+    fn seen(time_ns: u64, hook: HookKind, port: u16, to: &str) -> Event {
+        let src = SocketAddr::new([10, 0, 0, 5].into(), port);
+        let flow = Some(Flow { src, dst: to.parse().unwrap(), transport: Transport::Udp });
+        Event { skb: 7, flow, ..Event::bare(hook, time_ns) }
+    }
+
+    #[test]
+    fn ours_is_kept_though_it_leaves_with_another_port() {
+        const TARGET: &str = "169.254.116.108:53";
+        let kept = |events: &[Event]| {
+            let mut shared = shared();
+            events.iter().cloned().for_each(|event| shared.keep(event));
+            shared.events.len()
+        };
+        let ours = seen(1000, HookKind::Ingress, PORT, TARGET);
+        assert_eq!(kept(&[ours.clone(), seen(2000, HookKind::Transmit, 61_000, TARGET)]), 2);
+        assert_eq!(kept(&[ours.clone(), seen(2000, HookKind::Egress, 61_000, TARGET)]), 2);
+        // Another packet at the same address, later or after ours arrived, or one that asks somebody else.
+        assert_eq!(kept(&[ours.clone(), seen(2_000_000_000, HookKind::Transmit, 61_000, TARGET)]), 1);
+        assert_eq!(kept(&[ours.clone(), seen(2000, HookKind::Ingress, 61_000, TARGET)]), 1);
+        assert_eq!(kept(&[ours.clone(), seen(2000, HookKind::Transmit, 61_000, "192.0.2.1:53")]), 1);
+        let arrived = seen(1500, HookKind::SocketIn, PORT, TARGET);
+        assert_eq!(kept(&[ours, arrived, seen(2000, HookKind::Transmit, 61_000, TARGET)]), 2);
+    }
+
+    #[test]
+    fn a_full_queue_ends_no_question() {
+        assert!(is_congestion("SOCKET_RCVBUFF") && is_congestion("QDISC_DROP"));
+        for lasting in ["TC_INGRESS", "IP_RPFILTER", "NETFILTER_DROP", "NO_SOCKET"] {
+            assert!(!is_congestion(lasting), "{lasting}");
+        }
+    }
 }

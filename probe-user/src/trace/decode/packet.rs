@@ -45,7 +45,9 @@ pub fn same<'a>(bytes: &'a [u8], remembered: &Packet, flow: Flow) -> Same<'a> {
         let Some(now) = whole(ip, remembered.family) else { continue };
         let one_end = now.flow.dst == flow.dst || now.flow.src == flow.src;
         let ports = (now.flow.src.port(), now.flow.dst.port());
-        let more = ports == (flow.src.port(), flow.dst.port()) || payload_agrees(now.payload, remembered);
+        let more = ports == (flow.src.port(), flow.dst.port())
+            || payload_agrees(now.payload, remembered)
+            || (now.flow.dst == flow.dst && is_same_syn(&now, remembered));
         if now.flow.transport == flow.transport && one_end && more {
             return Same::Whole(now);
         }
@@ -64,6 +66,13 @@ pub fn same<'a>(bytes: &'a [u8], remembered: &Packet, flow: Flow) -> Same<'a> {
 /// An ICMP error of ours carries the remembered packet; what it quotes is that packet's addresses.
 fn error_payload<'a>(bytes: &'a [u8], remembered: &Packet) -> Option<&'a [u8]> {
     (remembered.icmp_type != 0 && tunnelled(bytes, remembered)).then_some(&[])
+}
+
+/// A SYN has no payload to know it by, and masquerading may have given it another port.
+fn is_same_syn(now: &Whole<'_>, remembered: &Packet) -> bool {
+    const SYN: u8 = 2;
+    let bare = now.payload.is_empty() && remembered.head == [0; 4];
+    bare && now.tcp_flags & SYN != 0 && now.tcp_flags == remembered.tcp_flags
 }
 
 fn payload_agrees(payload: &[u8], remembered: &Packet) -> bool {
@@ -211,6 +220,24 @@ mod tests {
         assert_eq!(same(&elsewhere, &packet, flow), Same::No);
         packet.head = [0xab, 0xcd, 1, 0];
         assert!(matches!(same(&elsewhere, &packet, flow), Same::Whole(_)), "the DNS id tells");
+    }
+
+    #[test]
+    fn a_syn_that_leaves_with_another_port_is_still_the_same() {
+        let (mut packet, mut flow) = remembered();
+        (packet.transport, packet.tcp_flags, flow.transport) = (TCP, 2, Transport::Tcp);
+        let segment = |flags: u8| {
+            let mut bytes = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 63, TCP, 0, 0, 192, 0, 2, 1, 169, 254, 116, 108];
+            bytes.extend(61000_u16.to_be_bytes());
+            bytes.extend([0, 53, 0, 0, 0, 9, 0, 0, 0, 0, 0x50, flags, 1, 0, 0, 0, 0, 0]);
+            bytes
+        };
+        let syn = segment(2);
+        let Same::Whole(now) = same(&syn, &packet, flow) else { panic!("not the same") };
+        assert_eq!(now.flow.src, "192.0.2.1:61000".parse().unwrap());
+        assert_eq!(same(&segment(16), &packet, flow), Same::No, "an acknowledgement of somebody else's");
+        packet.tcp_flags = 16;
+        assert_eq!(same(&segment(16), &packet, flow), Same::No);
     }
 
     #[test]
