@@ -41,6 +41,9 @@ pub use self::{
 /// are not to be compared (HDP411).
 pub const UNCACHED_QNAME: &str = "whoami.ds.akahelp.net";
 
+/// The note of a question that the check's own budget ended (HDP009).
+pub const OUT_OF_TIME: &str = "the check ran out of its time budget";
+
 /// Where a question is asked from: a namespace, and what it stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vantage {

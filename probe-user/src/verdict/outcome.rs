@@ -3,7 +3,7 @@
 use crate::{
     checks::Case,
     ended::{Direction, Ended},
-    query::Query,
+    query::{OUT_OF_TIME, Query},
     report::Status,
     trace::{Drop, EventCounts, Hook, PacketTrace},
 };
@@ -147,6 +147,10 @@ pub fn outcome<'a>(query: &'a Query, traces: &[&'a PacketTrace], window: Window<
     }
     if query.ended == Ended::Malformed || find(Ended::Malformed).is_some() {
         return is(Ended::Malformed, Direction::Reply, find(Ended::Malformed));
+    }
+    if query.note.as_deref() == Some(OUT_OF_TIME) {
+        // It was not waited for: its silence says nothing.
+        return unknown(OUT_OF_TIME.to_owned(), None);
     }
     from_silence(query, traces, window).unwrap_or_else(|(why, trace)| unknown(why, trace))
 }

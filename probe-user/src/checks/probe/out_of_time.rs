@@ -41,7 +41,12 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checks::testing::{Fate, Scene};
+    use crate::{
+        checks::testing::{Fate, Scene},
+        query::OUT_OF_TIME,
+        report::Status,
+        verdict::judge,
+    };
 
     #[test]
     fn a_timeout_of_one_query_is_not_it() {
@@ -50,5 +55,16 @@ mod tests {
         scene.queries[0].ended = Ended::Unknown;
         scene.queries[0].note = Some("the budget of 20 s was spent".into());
         assert_eq!(scene.finding("HDP009").unwrap().evidence.len(), 1);
+    }
+
+    #[test]
+    fn a_server_that_was_not_waited_for_is_not_silent() {
+        let mut scene = Scene::new().coredns(Fate::Unanswered);
+        for query in &mut scene.queries {
+            (query.ended, query.note) = (Ended::Unknown, Some(OUT_OF_TIME.into()));
+        }
+        let verdict = judge(&scene.case(), &scene.findings());
+        assert_eq!((verdict.status, scene.finding("HDP406")), (Status::Unknown, None));
+        assert_eq!(scene.finding("HDP009").unwrap().evidence.len(), 2);
     }
 }

@@ -38,9 +38,14 @@ pub(super) fn ending(sightings: &[Sighting], topology: &Topology, horizon: Horiz
         return Ending { leak: Some(leak), ..Ending::of(Ended::Leaked) };
     }
     if sightings.iter().any(is_answer_at_socket) {
-        return Ending::of(Ended::Answered);
+        return if was_at_the_server(sightings, topology) {
+            Ending::of(Ended::Answered)
+        } else {
+            Ending::unknown("answered, but it was not seen at the node's own DNS socket")
+        };
     }
-    if sightings.iter().any(|s| is_refusal(s, topology)) {
+    let accepted = sightings.iter().any(is_handshakes_answer);
+    if sightings.iter().any(|s| is_refusal(s, accepted, topology)) {
         return Ending::of(Ended::PortUnreachable);
     }
     let sockets = topology.cover.sockets;
@@ -94,15 +99,39 @@ fn is_answer_at_socket(s: &Sighting) -> bool {
         && s.event.dns.as_ref().is_some_and(crate::trace::event::DnsHead::is_response)
 }
 
-/// Nobody listens: an ICMP port unreachable (RFC 792, 4443), a TCP reset from the node, or the kernel's own word.
-fn is_refusal(s: &Sighting, topology: &Topology) -> bool {
+/// An answer is the node's own where it was seen at its server's socket, on its way in or out; somebody outside, or a proxy
+/// on the way, answers under the same address. Only the sockets' hooks can tell.
+fn was_at_the_server(sightings: &[Sighting], topology: &Topology) -> bool {
+    let left = |s: &Sighting| {
+        let tcp = s.event.flow.is_some_and(|flow| flow.transport == Transport::Tcp);
+        s.direction == Direction::Reply
+            && s.event.hook == HookKind::SocketOut
+            && s.netns == topology.node
+            && (topology.is_server(s.event.socket) || tcp)
+    };
+    !topology.cover.sockets
+        || topology.servers.is_empty()
+        || sightings.iter().any(|s| reached_server(s, topology) || left(s))
+}
+
+/// Somebody took the connection: a reset after that is no refusal to listen.
+fn is_handshakes_answer(s: &Sighting) -> bool {
+    const SYN_ACK: u8 = 2 | 16;
+    s.direction == Direction::Reply && s.event.tcp_flags & SYN_ACK == SYN_ACK
+}
+
+/// Nobody listens: an ICMP port unreachable (RFC 792, 4443) about the query, a TCP reset from the node, or the kernel's own
+/// word. One about the answer says that whoever asked is gone.
+fn is_refusal(s: &Sighting, accepted: bool, topology: &Topology) -> bool {
     const RST: u8 = 4;
-    let reset = s.direction == Direction::Reply && s.event.tcp_flags & RST != 0 && s.netns == topology.node;
+    let reset =
+        !accepted && s.direction == Direction::Reply && s.event.tcp_flags & RST != 0 && s.netns == topology.node;
+    let about_the_query = s.event.flow.is_none_or(|quoted| topology.targets.contains(&quoted.dst));
     let no_socket = s.event.hook == HookKind::Drop
         && s.direction == Direction::Request
         && s.netns == topology.node
         && s.event.drop_reason.as_deref() == Some("NO_SOCKET");
-    reset || no_socket || matches!(s.event.icmp_error, Some((3, 3) | (1, 4)))
+    reset || no_socket || (about_the_query && matches!(s.event.icmp_error, Some((3, 3) | (1, 4))))
 }
 
 /// The packet died on its way. One that had reached its socket did not, unless the socket refused it: a datagram that

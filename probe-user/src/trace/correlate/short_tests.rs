@@ -73,7 +73,7 @@ fn what_shows_nothing_joins_only_where_there_is_no_choice() {
     let asked = |n: u64| nth(n, &[1, n as u8]).into_iter().take(2).collect::<Vec<_>>();
     // Quotes the IP and UDP headers alone, after all were asked.
     let mut error = nth(100, &[])[3].clone();
-    (error.icmp_error, error.payload) = (Some((3, 3)), None);
+    (error.icmp_error, error.payload, error.flow) = (Some((3, 3)), None, nth(100, &[])[0].flow);
     let refused = |events: &[Event]| {
         at_last(events).iter().filter(|trace| trace.ended == crate::ended::Ended::PortUnreachable).count()
     };

@@ -181,3 +181,16 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_reset_after_the_handshake_is_no_refusal_to_listen() {
+    const RST: u8 = 4;
+    let mut refused = Connection { port: 40_000, now_us: 0, packets: 0, events: Vec::new() };
+    refused.segment(false, SYN, None);
+    refused.segment(true, RST | ACK, None);
+    assert_eq!(at_last(&refused.events)[0].ended, Ended::PortUnreachable);
+    let mut closed = Connection::open(40_001);
+    closed.ask(7);
+    closed.segment(true, RST | ACK, None);
+    assert_eq!(at_last(&closed.events)[0].ended, Ended::Unanswered);
+}

@@ -267,3 +267,34 @@ fn a_stream_hands_out_each_transaction_once_and_forgets_it() {
     let ended: Vec<_> = live(&events).iter().map(|trace| (trace.id, trace.ended)).collect();
     assert_eq!(ended, [(1, Ended::Answered), (2, Ended::Leaked), (3, Ended::Dropped)]);
 }
+
+#[test]
+fn an_answer_that_never_was_at_the_servers_socket_is_nobodys() {
+    let asked = Asked { port: 41_334, id: 7, start: 1_000_000_000, skb: 0xffff_0000 };
+    let mut events = asked.out_of_the_pod();
+    events.extend(asked.healthy().pop());
+    let trace = at_last(&events).remove(0);
+    assert_eq!(trace.ended, Ended::Unknown);
+    assert!(trace.unknown.unwrap().contains("not seen at the node's own DNS socket"));
+    // Where the sockets are not watched nothing could have shown it.
+    let blind = Topology { cover: Cover { sockets: false, ..topology().cover }, ..topology() };
+    let traces = correlate(&events, &blind, Horizon { now_ns: u64::MAX, last: true });
+    assert_eq!(traces[0].ended, Ended::Answered);
+}
+
+#[test]
+fn an_error_about_the_answer_refuses_no_query() {
+    let asked = Asked { port: 41_334, id: 7, start: 1_000_000_000, skb: 0xffff_0000 };
+    let mut events = asked.healthy();
+    let answer = events.pop().unwrap();
+    let error = |flow| Event {
+        icmp_error: Some((3, 3)),
+        flow,
+        dns: None,
+        skb: 0xffff_0900,
+        ..Event { hook: HookKind::Ingress, netns: NODE, ifindex: LXC, time_ns: answer.time_ns + 9000, ..answer.clone() }
+    };
+    let ended = |error: Event| at_last(&[events.clone(), vec![error]].concat())[0].ended;
+    assert_ne!(ended(error(answer.flow)), Ended::PortUnreachable, "whoever asked is gone");
+    assert_eq!(ended(error(events[0].flow)), Ended::PortUnreachable);
+}
