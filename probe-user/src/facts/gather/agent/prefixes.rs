@@ -3,6 +3,10 @@
 
 use std::net::IpAddr;
 
+use base64::{
+    Engine as _, alphabet,
+    engine::{GeneralPurpose, GeneralPurposeConfig},
+};
 use serde_json::Value;
 
 /// The prefixes as `address/len`, and those that were left out, each with the reason.
@@ -39,7 +43,7 @@ pub(super) fn whole(text: &str) -> String {
 fn of_net(value: &Value) -> Result<String, &'static str> {
     let text = |member: &str| value.get(member).and_then(Value::as_str);
     let address: IpAddr = text("IP").and_then(|ip| ip.parse().ok()).ok_or("it has no IP")?;
-    let mask = text("Mask").and_then(base64).ok_or("its mask is not base64")?;
+    let mask = text("Mask").and_then(bytes).ok_or("its mask is not base64")?;
     let bits = match (mask.len(), address) {
         (4, IpAddr::V4(_)) | (16, IpAddr::V6(_)) => mask.as_slice(),
         // As Go takes it: the mask of the address mapped into IPv6 (net/ip.go, `networkNumberAndMask`).
@@ -56,36 +60,13 @@ fn of_net(value: &Value) -> Result<String, &'static str> {
     Ok(format!("{address}/{length}"))
 }
 
-/// RFC 4648 with padding, for a mask: more than 16 bytes are no mask.
-fn base64(text: &str) -> Option<Vec<u8>> {
+/// A mask's bytes: more than 16 are no mask.
+fn bytes(text: &str) -> Option<Vec<u8>> {
     const MAX_CHARACTERS: usize = 24;
-    let symbol = |byte: u8| {
-        Some(match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        })
-    };
-    if text.len() > MAX_CHARACTERS || !text.len().is_multiple_of(4) {
-        return None;
-    }
-    let digits = text.trim_end_matches('=');
-    if text.len() - digits.len() > 2 {
-        return None;
-    }
-    let (mut bytes, mut bits, mut held) = (Vec::new(), 0_u32, 0_u32);
-    for byte in digits.bytes() {
-        bits = bits << 6 | u32::from(symbol(byte)?);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held & 0xff) as u8);
-        }
-    }
-    Some(bytes)
+    /// As encoding/json reads it: padded, and bits that no byte needs do not matter.
+    const ENCODING: GeneralPurpose =
+        GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+    (text.len() <= MAX_CHARACTERS).then(|| ENCODING.decode(text).ok()).flatten()
 }
 
 #[cfg(test)]
