@@ -74,19 +74,18 @@ pub fn lo_global(case: &Case<'_>, address: IpAddr) -> Option<Remedy> {
         "machine:\n  network:\n    interfaces:\n      - interface: lo\n        addresses: [{address}/{prefix}]\n"
     ))
     .caution(IDENTITY);
-    Some(if takes_documents(case, Version::new(1, 12, 0)) {
-        remedy.variant(
-            "Talos 1.12 and later, as a document",
-            format!("apiVersion: v1alpha1\nkind: LinkConfig\nname: lo\naddresses:\n  - address: {address}/{prefix}\n"),
-        )
-    } else {
-        remedy
-    })
+    let document =
+        format!("apiVersion: v1alpha1\nkind: LinkConfig\nname: lo\naddresses:\n  - address: {address}/{prefix}\n");
+    Some(or_as_document(case, remedy, (1, 12), document))
 }
 
-/// This Talos knows such a document, or nothing says that it does not.
-fn takes_documents(case: &Case<'_>, since: Version) -> bool {
-    talos_version(case).is_none_or(|version| version >= since)
+/// Adds the document that Talos takes instead of the patch from this release on, unless the node's is known to be older.
+fn or_as_document(case: &Case<'_>, remedy: Remedy, since: (u32, u32), document: impl Into<String>) -> Remedy {
+    let (major, minor) = since;
+    if talos_version(case).is_some_and(|version| version < Version::new(major, minor, 0)) {
+        return remedy;
+    }
+    remedy.variant(format!("Talos {major}.{minor} and later, as a document"), document)
 }
 
 /// Lets Cilium take addresses of scope host; only where the scope is what hides it.
@@ -145,19 +144,11 @@ pub fn forwarding_off(case: &Case<'_>) -> Remedy {
     let remedy = Remedy::new("Talos: forwardKubeDNSToHost: false, then restart CoreDNS.")
         .step("talosctl -n NODE patch machineconfig --patch @hostdns.yaml   (every node)")
         .step("kubectl -n kube-system rollout restart deploy/coredns")
-        .patch("machine:\n  features:\n    hostDNS:\n      enabled: true\n      forwardKubeDNSToHost: false\n")
         .caution(
             "CoreDNS then asks the node's upstreams itself, without the node's cache. The address stays on lo until the \
              node is rebooted, which does no harm.",
         );
-    if takes_documents(case, Version::new(1, 14, 0)) {
-        remedy.variant(
-            "Talos 1.14 and later, as a document",
-            "apiVersion: v1alpha1\nkind: ResolverConfig\nhostDNS:\n  enabled: true\n  forwardKubeDNSToHost: false\n",
-        )
-    } else {
-        remedy
-    }
+    forwarding(case, remedy, false)
 }
 
 /// Talos serves the address again.
@@ -166,16 +157,17 @@ pub fn forwarding_on(case: &Case<'_>) -> Remedy {
     let remedy = Remedy::new("Talos: let host DNS serve the address.")
         .step("talosctl -n NODE patch machineconfig --patch @hostdns.yaml")
         .step("talosctl -n NODE get dnsresolvecache   (udp- and tcp- of the address should be running)")
-        .patch("machine:\n  features:\n    hostDNS:\n      enabled: true\n      forwardKubeDNSToHost: true\n")
         .caution("CoreDNS reads its upstreams at its start: restart it afterwards.");
-    if takes_documents(case, Version::new(1, 14, 0)) {
-        remedy.variant(
-            "Talos 1.14 and later, as a document",
-            "apiVersion: v1alpha1\nkind: ResolverConfig\nhostDNS:\n  enabled: true\n  forwardKubeDNSToHost: true\n",
-        )
-    } else {
-        remedy
-    }
+    forwarding(case, remedy, true)
+}
+
+/// Whether Talos' host DNS serves the pods, in both forms of its configuration.
+fn forwarding(case: &Case<'_>, remedy: Remedy, on: bool) -> Remedy {
+    let patch = format!("machine:\n  features:\n    hostDNS:\n      enabled: true\n      forwardKubeDNSToHost: {on}\n");
+    let document = format!(
+        "apiVersion: v1alpha1\nkind: ResolverConfig\nhostDNS:\n  enabled: true\n  forwardKubeDNSToHost: {on}\n"
+    );
+    or_as_document(case, remedy.patch(patch), (1, 14), document)
 }
 
 /// CoreDNS forgets an address that nobody is meant to serve.
@@ -188,22 +180,19 @@ pub fn stop_asking() -> Remedy {
 /// Talos asks other upstreams. Which ones are right only the reader knows: those of the patch are examples.
 #[must_use]
 pub fn resolvers(case: &Case<'_>) -> Remedy {
+    const DOCUMENT: &str =
+        "apiVersion: v1alpha1\nkind: ResolverConfig\nnameservers:\n  - address: 1.1.1.1\n  - address: 9.9.9.9\n";
     let remedy = Remedy::new("Repair the resolvers that the node's server asks.")
         .step("talosctl -n NODE get dnsupstreams")
         .step("talosctl -n NODE get resolvers")
         .step("talosctl -n NODE logs dns-resolve-cache")
         .step("talosctl -n NODE patch machineconfig --patch @resolvers.yaml   (with resolvers that you trust)")
         .patch("machine:\n  network:\n    nameservers: [1.1.1.1, 9.9.9.9]\n");
-    if takes_documents(case, Version::new(1, 12, 0)) {
-        remedy
-            .variant(
-                "Talos 1.12 and later, as a document",
-                "apiVersion: v1alpha1\nkind: ResolverConfig\nnameservers:\n  - address: 1.1.1.1\n  - address: 9.9.9.9\n",
-            )
-            .caution("Talos takes one of the two forms: with a ResolverConfig, machine.network.nameservers must go.")
-    } else {
-        remedy
+    let remedy = or_as_document(case, remedy, (1, 12), DOCUMENT);
+    if remedy.variants.is_empty() {
+        return remedy;
     }
+    remedy.caution("Talos takes one of the two forms: with a ResolverConfig, machine.network.nameservers must go.")
 }
 
 /// Cilium releases that learn the addresses of every device; only where it is the device that hides the address.

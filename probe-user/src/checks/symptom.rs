@@ -23,8 +23,10 @@ pub(super) fn showing<'a>(case: &Case<'a>, code: Code) -> Vec<Outcome<'a>> {
 
 /// Fail where one of them decides, else a warning: the queries of others, or a way that nobody uses.
 pub(super) fn severity(case: &Case<'_>, outcomes: &[Outcome<'_>]) -> Severity {
-    let decides = outcomes.iter().any(|o| o.status() == Status::Fail && vantage::decides(case, o));
-    if decides && !crate::verdict::is_not_in_use(case) { Severity::Fail } else { Severity::Warn }
+    let decisive = vantage::decisive(case);
+    let decides = |outcome: &Outcome<'_>| decisive.iter().any(|other| std::ptr::eq(other.query, outcome.query));
+    let fails = outcomes.iter().any(|outcome| outcome.status() == Status::Fail && decides(outcome));
+    if fails && !crate::verdict::is_not_in_use(case) { Severity::Fail } else { Severity::Warn }
 }
 
 /// Where nothing is at the address but the node's own resolver answers: for Talos that is the way on.

@@ -58,7 +58,7 @@ fn leaked(case: &Case<'_>, target: SocketAddr) -> Option<Code> {
 
 fn dropped(case: &Case<'_>, outcome: &Outcome<'_>) -> Option<Code> {
     let drop = outcome.drop()?;
-    let cilium_reason = drop.cilium_reason.as_ref().map(|reason| reason.code);
+    let cilium_reason = outcome.cilium_reason().map(|reason| reason.code);
     let known = || matches!(cilium::knows(case.facts, outcome.query.address.ip()), Ok((true, _)));
     match (drop.reason.as_str(), cilium_reason) {
         ("IP_RPFILTER", _) => Some(Code::RpFilterStrict),

@@ -5,7 +5,7 @@ use crate::{
     ended::{Direction, Ended},
     query::{OUT_OF_TIME, Query},
     report::Status,
-    trace::{Drop, EventCounts, Hook, PacketTrace},
+    trace::{CiliumReason, Drop, EventCounts, Hook, PacketTrace},
 };
 
 /// One query's end, with the trace that tells it.
@@ -59,6 +59,12 @@ impl<'a> Outcome<'a> {
     #[must_use]
     pub fn drop_reason(&self) -> Option<&'a str> {
         self.drop().map(|drop| drop.reason.as_str())
+    }
+
+    /// Cilium's reason, where it was dropped and Cilium told one.
+    #[must_use]
+    pub fn cilium_reason(&self) -> Option<&'a CiliumReason> {
+        self.drop()?.cilium_reason.as_ref()
     }
 
     /// "coredns-1, udp to 169.254.116.108:53: leaked through eth0 as 192.0.2.7:40000".

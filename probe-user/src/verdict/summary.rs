@@ -108,12 +108,14 @@ fn story(worst: &Outcome<'_>, cause: Option<Code>) -> String {
         (Ended::Dropped | Ended::Lost, Some(Code::RpFilterStrict)) => {
             format!("Strict reverse path filtering drops the {}{at}.", half(worst))
         }
-        (Ended::Dropped, Some(Code::ReplyDropped)) if cilium_reason(worst) == Some(TTL_EXCEEDED) => {
+        (Ended::Dropped, Some(Code::ReplyDropped))
+            if worst.cilium_reason().is_some_and(|reason| reason.code == TTL_EXCEEDED) =>
+        {
             format!("The answer is dropped{at}: its TTL is used up (Cilium reason {TTL_EXCEEDED}).")
         }
         (Ended::Dropped, _) => {
             let reason = worst.drop_reason().unwrap_or("unknown");
-            let cilium = worst.drop().and_then(|drop| drop.cilium_reason.as_ref());
+            let cilium = worst.cilium_reason();
             let cilium = cilium.map(|c| format!(", Cilium reason {} \"{}\"", c.code, c.text)).unwrap_or_default();
             format!("The {} is dropped{at} (kernel reason {reason}{cilium}).", half(worst))
         }
@@ -137,10 +139,6 @@ fn story(worst: &Outcome<'_>, cause: Option<Code>) -> String {
         (Ended::Malformed, _) => "What comes back is not a DNS message.".into(),
         (Ended::Answered | Ended::Unknown, _) => String::new(),
     }
-}
-
-fn cilium_reason(outcome: &Outcome<'_>) -> Option<u8> {
-    Some(outcome.drop()?.cilium_reason.as_ref()?.code)
 }
 
 fn leak_story(worst: &Outcome<'_>, cause: Option<Code>) -> String {

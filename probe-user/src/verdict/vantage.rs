@@ -109,9 +109,3 @@ fn without_slow_names(mut outcomes: Vec<Outcome<'_>>) -> Vec<Outcome<'_>> {
     outcomes.retain(|outcome| outcome.ended != Ended::Unanswered || !answered.contains(&way(outcome.query)));
     outcomes
 }
-
-/// This outcome is one of those that decide.
-#[must_use]
-pub fn decides(case: &Case<'_>, outcome: &Outcome<'_>) -> bool {
-    decisive(case).iter().any(|other| std::ptr::eq(other.query, outcome.query))
-}

@@ -38,7 +38,7 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
     let target = first.query.address;
     let known = cilium::knows(case.facts, target.ip()).ok();
     let is_host = matches!(known, Some((true, _)));
-    let reason = first.drop().and_then(|drop| drop.cilium_reason.as_ref());
+    let reason = first.cilium_reason();
     let dropped = reason.map_or_else(
         || "Cilium drops the packet for a network policy, as its counters say.".to_owned(),
         |reason| format!("Cilium drops the packet with reason {}, {}.", reason.code, reason.text),
@@ -64,9 +64,8 @@ fn run(case: &Case<'_>) -> Vec<Finding> {
 /// What a deny rule takes no allow rule gives back; and whose policy it is decides what can be offered.
 fn remedy(case: &Case<'_>, hit: &[Outcome<'_>], is_host: bool) -> Remedy {
     let which = format!("{} -- hubble observe --verdict DROPPED --port 53   (which policy)", remedy::exec_agent(case));
-    let by_deny_rule = |outcome: &Outcome<'_>| {
-        outcome.drop().and_then(|drop| drop.cilium_reason.as_ref()).is_some_and(|reason| reason.code == DENIED_BY_RULE)
-    };
+    let by_deny_rule =
+        |outcome: &Outcome<'_>| outcome.cilium_reason().is_some_and(|reason| reason.code == DENIED_BY_RULE);
     if hit.iter().all(by_deny_rule) {
         return Remedy::new("Take the address out of the rule that denies it.")
             .step(which)

@@ -28,10 +28,7 @@ const TTL_EXCEEDED: u8 = 196;
 
 fn run(case: &Case<'_>) -> Vec<Finding> {
     let hit = symptom::showing(case, Code::ReplyDropped);
-    let ttl = hit
-        .iter()
-        .filter_map(|outcome| outcome.drop()?.cilium_reason.as_ref())
-        .any(|reason| reason.code == TTL_EXCEEDED);
+    let ttl = hit.iter().filter_map(Outcome::cilium_reason).any(|reason| reason.code == TTL_EXCEEDED);
     let title = if ttl {
         "The server's answer dies on its way back: its TTL is used up."
     } else {

@@ -74,17 +74,7 @@ proptest::proptest! {
 }
 
 fn link(name: &str, index: u32, kind: Option<&str>) -> Link {
-    Link {
-        index,
-        name: name.into(),
-        kind: kind.map(str::to_owned),
-        mac: None,
-        up: true,
-        peer_index: None,
-        peer_nsid: None,
-        master: None,
-        layer3: false,
-    }
+    Link { kind: kind.map(str::to_owned), ..crate::checks::testing::link(index, name) }
 }
 
 #[test]

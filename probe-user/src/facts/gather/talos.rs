@@ -37,6 +37,13 @@ struct Resource {
     place: String,
 }
 
+impl Resource {
+    /// The address that it is about, of a prefix as "192.0.2.7/24".
+    fn address(&self) -> Option<IpAddr> {
+        self.spec.get("address")?.as_str()?.split('/').next()?.parse().ok()
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct Metadata {
     #[serde(default)]
@@ -167,10 +174,8 @@ impl Dump {
             self.resources.retain(|resource| resource.node == *node || resource.node.is_empty());
         }
         let is_target = |resource: &&Resource| {
-            let address = resource.spec.get("address").and_then(Value::as_str).unwrap_or_default();
-            let address = address.split('/').next().and_then(|address| address.parse().ok());
             // One that cannot be read is told.
-            address.is_none_or(|address: IpAddr| targets.contains(&address))
+            resource.address().is_none_or(|address| targets.contains(&address))
         };
         Talos {
             host_dns: self.one(HOST_DNS, &source, spec::host_dns),
@@ -193,9 +198,7 @@ impl Dump {
             IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
         };
         let is_own = |resource: &&Resource| {
-            let text = resource.spec.get("address").and_then(Value::as_str).unwrap_or_default();
-            let address: Option<IpAddr> = text.split('/').next().and_then(|address| address.parse().ok());
-            address.is_some_and(|address| {
+            resource.address().is_some_and(|address| {
                 !common(&address) && !targets.contains(&address) && held.iter().any(|held| held.address == address)
             })
         };

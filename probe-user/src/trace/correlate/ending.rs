@@ -103,11 +103,7 @@ fn is_answer_at_socket(s: &Sighting) -> bool {
 /// on the way, answers under the same address. Only the sockets' hooks can tell.
 fn was_at_the_server(sightings: &[Sighting], topology: &Topology) -> bool {
     let left = |s: &Sighting| {
-        let tcp = s.event.flow.is_some_and(|flow| flow.transport == Transport::Tcp);
-        s.direction == Direction::Reply
-            && s.event.hook == HookKind::SocketOut
-            && s.netns == topology.node
-            && (topology.is_server(s.event.socket) || tcp)
+        s.direction == Direction::Reply && s.event.hook == HookKind::SocketOut && is_servers_socket(s, topology)
     };
     !topology.cover.sockets
         || topology.servers.is_empty()
@@ -146,9 +142,8 @@ fn is_death(sightings: &[Sighting], at: usize) -> bool {
     if before.is_none_or(|before| before.event.hook != HookKind::SocketIn) {
         return true;
     }
-    let tcp = s.event.flow.is_some_and(|flow| flow.transport == Transport::Tcp);
     let reason = s.event.drop_reason.as_deref();
-    if tcp {
+    if is_tcp(s) {
         reason.is_some_and(is_refused_segment)
     } else {
         // A refusal has its reason. Some kernels give none for what is purged (seen on 6.18).
@@ -223,18 +218,26 @@ fn silence(sightings: &[Sighting], topology: &Topology, horizon: Horizon) -> End
 fn is_part_of_an_answer(s: &Sighting) -> bool {
     const SYN: u8 = 2;
     const PSH: u8 = 8;
-    let tcp = s.event.flow.is_some_and(|flow| flow.transport == Transport::Tcp);
-    s.direction == Direction::Reply && s.event.icmp_error.is_none() && (!tcp || s.event.tcp_flags & (SYN | PSH) != 0)
+    s.direction == Direction::Reply
+        && s.event.icmp_error.is_none()
+        && (!is_tcp(s) || s.event.tcp_flags & (SYN | PSH) != 0)
 }
 
-/// The query is at the node's own DNS socket, which sock_diag named; an address alone would not do. A connection's own
-/// socket is the listener's child and was born after sock_diag was asked.
+/// The query is at the node's own DNS socket.
 fn reached_server(s: &Sighting, topology: &Topology) -> bool {
-    let tcp = s.event.flow.is_some_and(|flow| flow.transport == Transport::Tcp);
     s.direction == Direction::Request
         && s.event.hook == HookKind::SocketIn
-        && s.netns == topology.node
-        && (topology.is_server(s.event.socket) || tcp || topology.servers.is_empty())
+        && (is_servers_socket(s, topology) || (topology.servers.is_empty() && s.netns == topology.node))
+}
+
+/// Seen at the node's own DNS socket, which sock_diag named; an address alone would not do. A connection's own socket is
+/// the listener's child and was born after sock_diag was asked.
+fn is_servers_socket(s: &Sighting, topology: &Topology) -> bool {
+    s.netns == topology.node && (topology.is_server(s.event.socket) || is_tcp(s))
+}
+
+fn is_tcp(s: &Sighting) -> bool {
+    s.event.flow.is_some_and(|flow| flow.transport == Transport::Tcp)
 }
 
 fn lost(s: &Sighting, direction: Direction, topology: &Topology) -> Ending {
